@@ -1,0 +1,38 @@
+import { Kysely, PostgresDialect, sql, type Transaction } from "kysely";
+import { Pool } from "pg";
+
+import type { Database } from "./schema.ts";
+
+export interface DatabaseOptions {
+  poolMax: number;
+  /** Called with errors of idle connections, which would otherwise end the process. */
+  onError: (error: Error) => void;
+}
+
+/** Opens the pool. Nothing is connected before the first query. Statements on one connection are pipelined. */
+export function openDatabase(
+  connectionString: string,
+  { poolMax, onError }: DatabaseOptions,
+): Kysely<Database> {
+  const pool = new Pool({ connectionString, max: poolMax, pipeline: true, application_name: "tidegate" });
+  pool.on("error", onError);
+  return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
+}
+
+/**
+ * Runs `work` in one transaction that sees the rows of one tenant and no other (row-level security).
+ *
+ * The statement that sets the tenant is not awaited before the first of `work`: the connection runs them in order,
+ * and a failure of it fails all that follow.
+ */
+export async function inTenant<T>(
+  db: Kysely<Database>,
+  tenantId: string,
+  work: (trx: Transaction<Database>) => Promise<T>,
+): Promise<T> {
+  return await db.transaction().execute(async (trx) => {
+    const tenantSet = sql`select set_config('tidegate.tenant_id', ${tenantId}, true)`.execute(trx);
+    const [, result] = await Promise.all([tenantSet, work(trx)]);
+    return result;
+  });
+}

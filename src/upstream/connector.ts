@@ -1,0 +1,127 @@
+/**
+ * The contract between replay and a system of record.
+ *
+ * A connector speaks the upstream's protocol and nothing else: it never sees the inbox or the database, never
+ * retries and never decides what a failure means for a mutation. Bodies are JSON *text*, so that what the phone
+ * sent (numbers beyond 2^53, key order, escapes) reaches the upstream unchanged.
+ */
+export interface Connector {
+  /** Creates a record. Resolves with what the upstream answered; undefined when it answered without a record. */
+  create(call: CreateCall): Promise<UpstreamRecord | undefined>;
+  /** Changes the record `call.id`. */
+  update(call: UpdateCall): Promise<UpstreamRecord | undefined>;
+  /** Deletes the record `call.id`. A 404 or 410 is a failure with that status here; the engine decides. */
+  delete(call: DeleteCall): Promise<void>;
+  /** Reads one record; undefined when the upstream says that there is none. */
+  read(call: ReadCall): Promise<UpstreamRecord | undefined>;
+  /**
+   * Everything the upstream returns when asked for `tempId`. Answers may be strangers' records: some servers answer
+   * an unknown filter with the whole list. Only those that carry the reference are returned.
+   */
+  lookup(call: LookupCall): Promise<UpstreamRecord[]>;
+  /** Closes the connections. Calls in flight fail. */
+  close(): Promise<void>;
+}
+
+/** What every call carries. */
+export interface Call {
+  entity: string;
+  /**
+   * Throws when the call may not start any more (the lane's lease would not outlive it). Called last, directly
+   * before the first byte is written to the socket; a throw here means that nothing was sent.
+   */
+  mayStart?: (() => void) | undefined;
+  /** Aborts the call; it then fails as ambiguous if a byte was written. */
+  signal?: AbortSignal | undefined;
+  /** The acting user, for the configured header. */
+  actor?: string | undefined;
+  /** Carried to the upstream as `X-Request-Id`. */
+  requestId?: string | undefined;
+}
+
+export interface CreateCall extends Call {
+  /** The record in the upstream's shape, as JSON text: mapped, references substituted, our reference written. */
+  body: string;
+  /** The ID that we choose, for `client-id` upstreams. */
+  id?: string | undefined;
+  idempotencyKey: string;
+}
+
+export interface UpdateCall extends Call {
+  id: string;
+  /** The change as a JSON Merge Patch in the upstream's shape (for PATCH). */
+  patch: string;
+  /** The record after the change, in the upstream's shape (for PUT). */
+  body: string;
+  /** The upstream's version that must still be current (`conditional`). */
+  version?: string | undefined;
+  idempotencyKey: string;
+}
+
+export interface DeleteCall extends Call {
+  id: string;
+  version?: string | undefined;
+  idempotencyKey: string;
+}
+
+export interface ReadCall extends Call {
+  id: string;
+}
+
+export interface LookupCall extends Call {
+  /** `urn:uuid:…`, as it was written at the entity's `reference` pointer. */
+  tempId: string;
+}
+
+/** A record as the upstream holds it. */
+export interface UpstreamRecord {
+  id: string;
+  /** The upstream's own version: an ETag or a version field. */
+  version: string | undefined;
+  /** The record's JSON text as the upstream sent it. */
+  body: string;
+}
+
+/** What an engine does about a failed call; see `docs/guarantees.md`. */
+export type Disposition = "retry" | "conflict" | "reject" | "park";
+
+/**
+ * A failed call to an upstream, classified by what really happened on the socket.
+ */
+export class UpstreamError extends Error {
+  /**
+   * Whether the effect may have taken place all the same.
+   * `not-sent`: refused, DNS, TLS, or stopped before the first byte. `refused`: an answer that means that nothing was
+   * done (documented 4xx, 429). `ambiguous`: bytes were written and no answer came that tells.
+   */
+  readonly certainty: "not-sent" | "refused" | "ambiguous";
+  readonly disposition: Disposition;
+  /** True when it is the upstream as a whole, or our access to it, that fails (401, 403): opens the breaker. */
+  readonly systemic: boolean;
+  readonly status: number | undefined;
+  readonly retryAfterMs: number | undefined;
+  /** A short excerpt of the answer for the evidence: at most 500 characters; never logged. */
+  readonly excerpt: string | undefined;
+
+  constructor(
+    message: string,
+    facts: {
+      certainty: UpstreamError["certainty"];
+      disposition: Disposition;
+      systemic?: boolean;
+      status?: number | undefined;
+      retryAfterMs?: number | undefined;
+      excerpt?: string | undefined;
+      cause?: unknown;
+    },
+  ) {
+    super(message, facts.cause === undefined ? {} : { cause: facts.cause });
+    this.name = "UpstreamError";
+    this.certainty = facts.certainty;
+    this.disposition = facts.disposition;
+    this.systemic = facts.systemic ?? false;
+    this.status = facts.status;
+    this.retryAfterMs = facts.retryAfterMs;
+    this.excerpt = facts.excerpt;
+  }
+}
