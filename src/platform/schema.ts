@@ -1,3 +1,161 @@
-/** The tables as Kysely sees them; `migrations/` holds the truth. */
-// eslint-disable-next-line @typescript-eslint/no-empty-object-type
-export interface Database {}
+import type { ColumnType, Generated } from "kysely";
+
+/** A bigint column: pg gives it as text, and takes numbers, bigints and text. */
+type Int8 = ColumnType<string, number | bigint | string, number | bigint | string>;
+type Timestamp = ColumnType<Date, Date | string | undefined, Date | string>;
+
+/** The tables as Kysely sees them; `migrations/` holds the truth and says what each is for. */
+export interface Database {
+  installation: InstallationTable;
+  client: ClientTable;
+  incident: IncidentTable;
+  mutation_key: MutationKeyTable;
+  inbox_block: InboxBlockTable;
+  lane: LaneTable;
+  delivery: DeliveryTable;
+  id_map: IdMapTable;
+  record: RecordTable;
+  feed_head: FeedHeadTable;
+  feed: FeedTable;
+}
+
+export interface InstallationTable {
+  singleton: Generated<boolean>;
+  epoch: Generated<string>;
+  created_at: Timestamp;
+}
+
+export interface ClientTable {
+  tenant_id: string;
+  client_id: string;
+  user_id: string;
+  last_seq: Int8;
+  created_at: Timestamp;
+  seen_at: Timestamp;
+}
+
+export interface IncidentTable {
+  tenant_id: string;
+  incident_id: Generated<string>;
+  client_id: string;
+  kind: "lost-mutations";
+  after_seq: Int8;
+  through_seq: Int8;
+  created_at: Timestamp;
+}
+
+export type FinalStatus = "applied" | "conflict" | "rejected";
+
+/** What a client is told of a failure; the code is one of the closed list. Never payload. */
+export interface StoredProblem {
+  code: string;
+  detail: string;
+}
+
+export interface MutationKeyTable {
+  tenant_id: string;
+  mutation_id: string;
+  client_id: string;
+  seq: Int8;
+  entity: string;
+  fingerprint: Buffer;
+  temp_id: string | null;
+  accepted_at: Timestamp;
+  status: FinalStatus | null;
+  record_id: string | null;
+  version: Int8 | null;
+  problem: StoredProblem | null;
+  settled_at: Timestamp | null;
+}
+
+export interface InboxBlockTable {
+  tenant_id: string;
+  client_id: string;
+  last_seq: Int8;
+  user_id: string;
+  scopes: string[];
+  roles: string[];
+  request_id: string;
+  received_at: Timestamp;
+  key_id: string;
+  payload: Buffer;
+}
+
+export interface LaneTable {
+  tenant_id: string;
+  lane_id: string;
+  upstream_id: string;
+  client_id: string | null;
+  position: Int8;
+  tail: Int8;
+  due_at: Timestamp | null;
+  failures: number;
+  epoch: Int8;
+  owner: string | null;
+  lease_until: Timestamp | null;
+}
+
+export type DeliveryState = "sending" | "retrying" | "waiting" | "parked" | "held";
+
+export interface DeliveryTable {
+  tenant_id: string;
+  upstream_id: string;
+  mutation_id: string;
+  client_id: string;
+  seq: Int8;
+  state: DeliveryState;
+  record_key: string;
+  blocked_by: string | null;
+  possibly_sent: boolean;
+  first_sent_at: Timestamp | null;
+  attempts: number;
+  problem: StoredProblem | null;
+  evidence_status: number | null;
+  key_id: string | null;
+  evidence: Buffer | null;
+  updated_at: Timestamp;
+}
+
+export interface IdMapTable {
+  tenant_id: string;
+  temp_id: string;
+  entity: string;
+  server_id: string;
+  client_id: string;
+  mutation_id: string;
+  created_at: Timestamp;
+}
+
+export interface RecordTable {
+  tenant_id: string;
+  entity: string;
+  server_id: string;
+  version: Int8;
+  feed_position: Int8;
+  deleted: boolean;
+  scopes: string[];
+  upstream_version: string | null;
+  temp_id: string | null;
+  created_by: string | null;
+  changed_by: string | null;
+  changed_base: Int8 | null;
+  changed_at: Timestamp;
+  key_id: string;
+  data: Buffer | null;
+}
+
+export interface FeedHeadTable {
+  tenant_id: string;
+  position: Int8;
+}
+
+export interface FeedTable {
+  tenant_id: string;
+  audience: string;
+  position: Int8;
+  kind: "record" | "revoke" | "outcome";
+  entity: string | null;
+  record_id: string | null;
+  mutation_id: string | null;
+  created_at: Timestamp;
+}
