@@ -1,0 +1,31 @@
+import type { Socket } from "node:net";
+
+import { problemMediaType } from "./problem.ts";
+
+const answers = {
+  HPE_HEADER_OVERFLOW: { status: 431, title: "Request Header Fields Too Large" },
+  ERR_HTTP_REQUEST_TIMEOUT: { status: 408, title: "Request Timeout" },
+} as const;
+
+/** Answers what is not HTTP, or came too slowly, on the bare socket: there is no request yet. */
+export function answerBrokenHttp(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === "ECONNRESET" || socket.destroyed) return;
+  const { status, title } = answers[error.code as keyof typeof answers] ?? {
+    status: 400,
+    title: "Bad Request",
+  };
+  const type = "urn:tidegate:problem:invalid-request";
+  const body = JSON.stringify({
+    type,
+    title: "The request does not follow the protocol",
+    status,
+    detail: title,
+  });
+  if (socket.writable) {
+    socket.write(
+      `HTTP/1.1 ${status} ${title}\r\nContent-Type: ${problemMediaType}\r\n` +
+        `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+    );
+  }
+  socket.destroySoon();
+}
