@@ -6,9 +6,9 @@
  * sent (numbers beyond 2^53, key order, escapes) reaches the upstream unchanged.
  */
 export interface Connector {
-  /** Creates a record. Resolves with what the upstream answered; undefined when it answered without a record. */
+  /** Creates a record. Resolves with what the upstream answered; undefined when the answer names no record. */
   create(call: CreateCall): Promise<UpstreamRecord | undefined>;
-  /** Changes the record `call.id`. */
+  /** Changes the record `call.id`; undefined when the answer tells neither its state nor its version. */
   update(call: UpdateCall): Promise<UpstreamRecord | undefined>;
   /** Deletes the record `call.id`. A 404 or 410 is a failure with that status here; the engine decides. */
   delete(call: DeleteCall): Promise<void>;
@@ -47,6 +47,7 @@ export interface CreateCall extends Call {
   idempotencyKey: string;
 }
 
+/** Only what the entity's configured method sends is mapped: `patch` for PATCH, `body` for PUT. */
 export interface UpdateCall extends Call {
   id: string;
   /** The change as a JSON Merge Patch in the upstream's shape (for PATCH). */
@@ -78,8 +79,8 @@ export interface UpstreamRecord {
   id: string;
   /** The upstream's own version: an ETag or a version field. */
   version: string | undefined;
-  /** The record's JSON text as the upstream sent it. */
-  body: string;
+  /** The record's JSON text as the upstream sent it; undefined when it only named the record (204, a Location). */
+  body: string | undefined;
 }
 
 /** What an engine does about a failed call; see `docs/guarantees.md`. */

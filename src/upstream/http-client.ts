@@ -1,0 +1,171 @@
+import { Pool, type Dispatcher } from "undici";
+
+import { UpstreamError } from "./connector.ts";
+
+export interface HttpClientOptions {
+  /** Sockets at most; also the number of calls that can be on the wire at once. */
+  connections: number;
+  /** From the first byte written to the last byte read. Waiting for a socket does not count. */
+  timeoutMs: number;
+  answerBytesMax?: number;
+}
+
+export interface HttpRequest {
+  method: string;
+  /** Path and query, percent-encoded. */
+  path: string;
+  /** Names and values in turn. */
+  headers: string[];
+  body?: string | undefined;
+  mayStart?: (() => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+export interface HttpAnswer {
+  status: number;
+  headers: Record<string, string | string[] | undefined>;
+  body: Buffer;
+}
+
+export interface HttpClient {
+  /**
+   * Sends one request, at most once, and resolves with the answer whatever its status. Redirects are not followed.
+   *
+   * An answer of status 300 or above counts from its head on: a body cut short does not change what it says.
+   * @throws {UpstreamError} `not-sent` when no byte was written, `ambiguous` when the request was (perhaps partly)
+   * written and no complete answer came.
+   */
+  send(request: HttpRequest): Promise<HttpAnswer>;
+  /** Closes every connection at once; calls on the wire fail as ambiguous, waiting ones as not sent. */
+  close(): Promise<void>;
+}
+
+const MIB = 1024 * 1024;
+const CONNECT_MS_MAX = 10_000;
+
+/** A keep-alive pool to one origin, one request at a time on each connection. Nothing is connected before the first. */
+export function openHttpClient(
+  origin: string,
+  { connections, timeoutMs, answerBytesMax = 4 * MIB }: HttpClientOptions,
+): HttpClient {
+  const pool = new Pool(origin, {
+    connections,
+    pipelining: 1,
+    connect: { timeout: Math.min(timeoutMs, CONNECT_MS_MAX) },
+    // One deadline of ours covers the whole exchange; these two would only cover its parts.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+  });
+  return {
+    send: (request) => exchange(pool, request, { timeoutMs, answerBytesMax }),
+    close: () => pool.destroy(),
+  };
+}
+
+interface Bounds {
+  timeoutMs: number;
+  answerBytesMax: number;
+}
+
+/** What is known of one exchange while it goes on. */
+interface Progress {
+  /** Set once the request is about to be written; from then on it may have arrived. */
+  controller: Dispatcher.DispatchController | undefined;
+  settled: boolean;
+  status: number;
+  headers: HttpAnswer["headers"];
+  chunks: Buffer[];
+  bytes: number;
+}
+
+function exchange(pool: Pool, request: HttpRequest, bounds: Bounds): Promise<HttpAnswer> {
+  const { promise, resolve, reject } = Promise.withResolvers<HttpAnswer>();
+  const progress: Progress = {
+    controller: undefined,
+    settled: false,
+    status: 0,
+    headers: {},
+    chunks: [],
+    bytes: 0,
+  };
+  const { signal } = request;
+  let deadline: NodeJS.Timeout | undefined;
+  const settle = (error?: unknown): void => {
+    if (progress.settled) return;
+    progress.settled = true;
+    clearTimeout(deadline);
+    signal?.removeEventListener("abort", onAbort);
+    if (error === undefined || progress.status >= 300) resolve(answerOf(progress));
+    else reject(failureOf(error, progress.controller !== undefined));
+  };
+  const giveUp = (reason: Error): void => {
+    if (progress.controller) progress.controller.abort(reason);
+    else settle(reason);
+  };
+  const onAbort = (): void => giveUp(new Error("stopped by the caller", { cause: signal?.reason }));
+  const startDeadline = (): void => {
+    deadline = setTimeout(
+      // An answer that came while this process was busy is read before the deadline counts.
+      () => setImmediate(giveUp, new Error(`no complete answer within ${bounds.timeoutMs} ms`)),
+      bounds.timeoutMs,
+    );
+  };
+
+  if (signal?.aborted) onAbort();
+  else {
+    signal?.addEventListener("abort", onAbort);
+    const { method, path, headers, body = null } = request;
+    pool.dispatch(
+      { method, path, headers, body, idempotent: false },
+      handlerOf(request, progress, bounds, startDeadline, settle),
+    );
+  }
+  return promise;
+}
+
+function handlerOf(
+  { mayStart }: HttpRequest,
+  progress: Progress,
+  { answerBytesMax }: Bounds,
+  startDeadline: () => void,
+  settle: (error?: unknown) => void,
+): Dispatcher.DispatchHandler {
+  return {
+    // undici calls this on a connected socket, in the same tick as the write; what it throws keeps the request off
+    // the socket.
+    onRequestStart(controller) {
+      if (progress.settled) throw new Error("given up before it was sent");
+      if (progress.controller) throw new Error("a request is never sent twice");
+      mayStart?.();
+      progress.controller = controller;
+      startDeadline();
+    },
+    onResponseStart(_controller, status, headers) {
+      if (status < 200) return;
+      progress.status = status;
+      progress.headers = headers;
+    },
+    onResponseData(controller, chunk) {
+      progress.bytes += chunk.length;
+      if (progress.bytes > answerBytesMax) controller.abort(new Error("the answer is too large"));
+      else progress.chunks.push(chunk);
+    },
+    onResponseEnd: () => settle(),
+    onResponseError: (_controller, error) => settle(error),
+  };
+}
+
+function answerOf({ status, headers, chunks }: Progress): HttpAnswer {
+  return { status, headers, body: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks) };
+}
+
+/** The original error is not kept as the cause: a parser's error carries the bytes that it could not read. */
+function failureOf(error: unknown, written: boolean): UpstreamError {
+  const { code, message } = error as NodeJS.ErrnoException;
+  const unsendable = code === "UND_ERR_INVALID_ARG";
+  const reason = code ?? message;
+  return new UpstreamError(
+    written ? `no usable answer from the upstream: ${reason}` : `the request was not sent: ${reason}`,
+    { certainty: written ? "ambiguous" : "not-sent", disposition: unsendable ? "park" : "retry" },
+  );
+}

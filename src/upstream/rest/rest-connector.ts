@@ -1,0 +1,130 @@
+import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.ts";
+import { withValueAt } from "../../platform/json-text.ts";
+import { UpstreamError, type Call, type Connector, type CreateCall, type UpdateCall } from "../connector.ts";
+import { judge, type Operation } from "../disposition.ts";
+import { openHttpClient, type HttpAnswer } from "../http-client.ts";
+import { retryAfterMs } from "../retry-after.ts";
+import { createdRecord, excerptOf, knownRecord, recordsCarrying } from "./answer.ts";
+import { absenceHeader, conditionHeader, headersOf, keyHeader } from "./headers.ts";
+import { urlsOf, type EntityUrls } from "./urls.ts";
+
+interface Entity extends EntityConfig {
+  urls: EntityUrls;
+}
+
+interface Outgoing {
+  method: string;
+  path: string;
+  headers?: string[];
+  body?: string;
+}
+
+/** A connector for any upstream that holds JSON records at {path}/{id}, by configuration alone. */
+export function openRestConnector(config: UpstreamConfig): Connector {
+  const headers = headersOf(config);
+  const entities = new Map<string, Entity>(
+    Object.entries(config.entities).map(([name, entity]) => [
+      name,
+      { ...entity, urls: urlsOf(config.baseUrl, entity) },
+    ]),
+  );
+  const client = openHttpClient(new URL(config.baseUrl).origin, {
+    connections: config.concurrency,
+    timeoutMs: config.timeoutMs,
+  });
+
+  function entityOf({ entity: name }: Call): Entity {
+    const entity = entities.get(name);
+    if (!entity) throw new Error(`the upstream has no entity ${name}`);
+    return entity;
+  }
+
+  async function send(operation: Operation, call: Call, outgoing: Outgoing): Promise<HttpAnswer> {
+    const answer = await client.send({
+      method: outgoing.method,
+      path: outgoing.path,
+      headers: [...headers.of(call, outgoing.body !== undefined), ...(outgoing.headers ?? [])],
+      body: outgoing.body,
+      mayStart: call.mayStart,
+      signal: call.signal,
+    });
+    if (answer.status < 300 || (operation === "read" && saysGone(answer.status))) return answer;
+    throw failureOf(answer, operation, config);
+  }
+
+  /** Unless configured otherwise: behind a proxy that lies, a 404 proves nothing. */
+  function saysGone(status: number): boolean {
+    return (status === 404 || status === 410) && config.statuses[status] === undefined;
+  }
+
+  return {
+    async create(call) {
+      const entity = entityOf(call);
+      return createdRecord(await send("create", call, creation(entity, call)), entity, call.id);
+    },
+    async update(call) {
+      const entity = entityOf(call);
+      return knownRecord(await send("update", call, change(entity, call)), entity, call.id);
+    },
+    async delete(call) {
+      const { urls, delete: operation } = entityOf(call);
+      const key = keyHeader(operation, call.idempotencyKey);
+      const condition = conditionHeader(operation, call.version);
+      await send("delete", call, {
+        method: operation.method,
+        path: urls.item(call.id),
+        headers: [...key, ...condition],
+      });
+    },
+    async read(call) {
+      const entity = entityOf(call);
+      const answer = await send("read", call, { method: "GET", path: entity.urls.item(call.id) });
+      if (saysGone(answer.status)) return undefined;
+      const record = knownRecord(answer, entity, call.id);
+      if (record?.body === undefined)
+        throw new UpstreamError("a read was answered without a record", unreadable);
+      return record;
+    },
+    async lookup(call) {
+      const entity = entityOf(call);
+      const path = entity.urls.search(call.tempId);
+      if (path === undefined || entity.reference === undefined) {
+        throw new Error(`${call.entity} can't be looked up: it needs reference and lookup`);
+      }
+      const answer = await send("lookup", call, { method: "GET", path });
+      return recordsCarrying(answer, entity, call.tempId);
+    },
+    close: () => client.close(),
+  };
+}
+
+const unreadable = { certainty: "ambiguous", disposition: "park" } as const;
+
+function creation({ urls, id, create }: Entity, call: CreateCall): Outgoing {
+  const headers = [...keyHeader(create, call.idempotencyKey), ...absenceHeader(create)];
+  if (create.method === "PUT") {
+    return { method: "PUT", path: urls.item(call.id ?? ""), headers, body: call.body };
+  }
+  const choosesId = create.class === "client-id" && call.id !== undefined;
+  const body = choosesId ? withValueAt(call.body, id, JSON.stringify(call.id)) : call.body;
+  return { method: "POST", path: urls.collection, headers, body };
+}
+
+function change({ urls, update }: Entity, call: UpdateCall): Outgoing {
+  return {
+    method: update.method,
+    path: urls.item(call.id),
+    headers: [...keyHeader(update, call.idempotencyKey), ...conditionHeader(update, call.version)],
+    body: update.method === "PUT" ? call.body : call.patch,
+  };
+}
+
+function failureOf(answer: HttpAnswer, operation: Operation, { statuses }: UpstreamConfig): UpstreamError {
+  const { status, headers, body } = answer;
+  return new UpstreamError(`the upstream answered ${status}`, {
+    ...judge(status, operation, statuses),
+    status,
+    retryAfterMs: retryAfterMs(headers["retry-after"], Date.now()),
+    excerpt: excerptOf(body),
+  });
+}

@@ -1,0 +1,250 @@
+import type { Logger } from "pino";
+
+import type { EntityConfig, UpstreamConfig } from "../platform/config/schema.ts";
+import { TidegateError } from "../platform/errors.ts";
+import { withValueAt } from "../platform/json-text.ts";
+import { createCircuit, type CircuitState, type Passage } from "./circuit.ts";
+import { UpstreamError, type Call, type Connector, type UpstreamRecord } from "./connector.ts";
+import { createLimiter } from "./limiter.ts";
+import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
+import { openRestConnector } from "./rest/rest-connector.ts";
+
+/**
+ * One upstream as replay sees it: records in the phone's shape, calls within the upstream's limits, a breaker in front.
+ *
+ * Every operation waits for a place (not counted in the call's deadline; `signal` ends the wait), asks the breaker, and
+ * makes one call. Besides what it resolves with, it throws:
+ * - {UpstreamError} for a call that failed; `not-sent` with `retryAfterMs` when the breaker is open.
+ * - {MappingError} when the data can't be mapped to the upstream's shape; nothing was sent.
+ */
+export interface Upstream {
+  readonly id: string;
+  readonly config: UpstreamConfig;
+  entity(name: string): EntityConfig | undefined;
+  /** undefined when the upstream took the record and did not say which it is. */
+  create(call: CreateRecord): Promise<UpstreamAnswer | undefined>;
+  /** undefined when the upstream took the change and told neither the record's state nor its version. */
+  update(call: UpdateRecord): Promise<UpstreamAnswer | undefined>;
+  remove(call: RemoveRecord): Promise<void>;
+  /** undefined when there is no such record. A record that can't be mapped throws the {MappingError}. */
+  read(call: ReadRecord): Promise<UpstreamAnswer | undefined>;
+  /** The records that carry our reference: none, the one, or (then a person decides) several. */
+  lookup(call: LookupRecord): Promise<UpstreamAnswer[]>;
+  circuitState(): CircuitState;
+  /** Opens the breaker, for failures of the whole that only the engine can tell. */
+  trip(): void;
+  inFlight(): number;
+  waiting(): number;
+  close(): Promise<void>;
+}
+
+/** A record as the upstream answered it. */
+export interface UpstreamAnswer {
+  /** The upstream's own ID and version. */
+  id: string;
+  version: string | undefined;
+  /** The record in the phone's shape; undefined when the answer had none, or it could not be mapped. */
+  data: string | undefined;
+  /** Why `data` is missing although there was a record. The effect took place all the same. */
+  unreadable?: MappingError;
+}
+
+export interface CreateRecord extends Call {
+  /** In the phone's shape, references already substituted, as JSON text. */
+  data: string;
+  /** Written at the entity's `reference`. */
+  tempId?: string | undefined;
+  /** The ID that we choose (`client-id`, and creates by PUT). */
+  id?: string | undefined;
+  idempotencyKey: string;
+}
+
+export interface UpdateRecord extends Call {
+  id: string;
+  /** The change as a JSON Merge Patch, in the phone's shape. */
+  patch: string;
+  /** The whole record after the change, in the phone's shape. */
+  data: string;
+  /** Written at the entity's `reference` where the whole record is sent (PUT). */
+  tempId?: string | undefined;
+  version?: string | undefined;
+  idempotencyKey: string;
+}
+
+export interface RemoveRecord extends Call {
+  id: string;
+  version?: string | undefined;
+  idempotencyKey: string;
+}
+
+export interface ReadRecord extends Call {
+  id: string;
+}
+
+export interface LookupRecord extends Call {
+  tempId: string;
+}
+
+interface Entity {
+  config: EntityConfig;
+  toUpstream: Mapping;
+  fromUpstream: Mapping;
+}
+
+/**
+ * Opens an upstream. Nothing is connected before the first call.
+ * @throws {TidegateError} `config-invalid` when a mapping can't be compiled or the kind is not known.
+ */
+export function openUpstream(id: string, config: UpstreamConfig, { log }: { log: Logger }): Upstream {
+  const entities = compileEntities(id, config);
+  const connector = openConnector(id, config);
+  const circuit = createCircuit({
+    ...config.circuit,
+    rampMax: config.concurrency,
+    onChange: (state) => log.warn({ upstream: id, circuit: state }, "the upstream's breaker changed"),
+  });
+  const limiter = createLimiter({
+    inFlightMax: () => Math.min(config.concurrency, circuit.inFlightMax()),
+    requestsPerSecond: config.requestsPerSecond,
+  });
+
+  async function guarded<C extends Call, T>(call: C, work: (call: C) => Promise<T>): Promise<T> {
+    if (circuit.retryAfterMs() > 0) throw breakerOpen(circuit.retryAfterMs());
+    const release = await placeFor(call);
+    try {
+      const passage = circuit.enter();
+      if (!passage) throw breakerOpen(circuit.retryAfterMs());
+      return await observed(passage, call, work);
+    } finally {
+      release();
+    }
+  }
+
+  async function placeFor({ signal }: Call): Promise<() => void> {
+    try {
+      return await limiter.acquire(signal);
+    } catch (cause) {
+      throw new UpstreamError("stopped while waiting for a place", { ...notSent, cause });
+    }
+  }
+
+  function entityOf(name: string): Entity {
+    const entity = entities.get(name);
+    if (!entity) throw new Error(`the upstream ${id} has no entity ${name}`);
+    return entity;
+  }
+
+  return {
+    id,
+    config,
+    entity: (name) => entities.get(name)?.config,
+    async create({ data, tempId, ...call }) {
+      const entity = entityOf(call.entity);
+      const body = withReference(await entity.toUpstream(data), entity.config, tempId);
+      const record = await guarded({ ...call, body }, (c) => connector.create(c));
+      return record && (await toAnswer(record, entity));
+    },
+    async update({ data, tempId, ...call }) {
+      const entity = entityOf(call.entity);
+      const whole = entity.config.update.method === "PUT";
+      const body = whole ? withReference(await entity.toUpstream(data), entity.config, tempId) : data;
+      const patch = whole ? call.patch : await entity.toUpstream(call.patch);
+      const record = await guarded({ ...call, body, patch }, (c) => connector.update(c));
+      return record && (await toAnswer(record, entity));
+    },
+    remove: (call) => guarded(call, (c) => connector.delete(c)),
+    async read(call) {
+      const entity = entityOf(call.entity);
+      const record = await guarded(call, (c) => connector.read(c));
+      const answer = record && (await toAnswer(record, entity));
+      if (answer?.unreadable) throw answer.unreadable;
+      return answer;
+    },
+    async lookup(call) {
+      const entity = entityOf(call.entity);
+      const records = await guarded(call, (c) => connector.lookup(c));
+      return await Promise.all(records.map((record) => toAnswer(record, entity)));
+    },
+    circuitState: () => circuit.state(),
+    trip: () => circuit.trip(),
+    inFlight: () => limiter.inFlight(),
+    waiting: () => limiter.waiting(),
+    close: () => connector.close(),
+  };
+}
+
+const notSent = { certainty: "not-sent", disposition: "retry" } as const;
+
+function breakerOpen(retryAfterMs: number): UpstreamError {
+  return new UpstreamError("the upstream's breaker is open", { ...notSent, retryAfterMs });
+}
+
+/** Makes the call and tells the breaker what it says about the upstream. What the caller stopped says nothing. */
+async function observed<C extends Call, T>(
+  passage: Passage,
+  call: C,
+  work: (call: C) => Promise<T>,
+): Promise<T> {
+  let stopped = false;
+  const mayStart = (): void => {
+    stopped = true;
+    call.mayStart?.();
+    stopped = false;
+  };
+  try {
+    const result = await work({ ...call, mayStart });
+    passage.succeeded();
+    return result;
+  } catch (error) {
+    if (stopped || call.signal?.aborted || !(error instanceof UpstreamError)) passage.abandoned();
+    else if (error.systemic || error.disposition === "retry") passage.failed(error.retryAfterMs);
+    else passage.succeeded();
+    throw error;
+  }
+}
+
+function withReference(body: string, { reference }: EntityConfig, tempId: string | undefined): string {
+  if (reference === undefined || tempId === undefined) return body;
+  return withValueAt(body, reference, JSON.stringify(tempId));
+}
+
+/** A record that can't be mapped is answered without data: that it exists must not be lost. */
+async function toAnswer(
+  { id, version, body }: UpstreamRecord,
+  { fromUpstream }: Entity,
+): Promise<UpstreamAnswer> {
+  if (body === undefined) return { id, version, data: undefined };
+  try {
+    return { id, version, data: await fromUpstream(body) };
+  } catch (error) {
+    if (!(error instanceof MappingError)) throw error;
+    return { id, version, data: undefined, unreadable: error };
+  }
+}
+
+function compileEntities(id: string, { entities }: UpstreamConfig): Map<string, Entity> {
+  const compiled = new Map<string, Entity>();
+  for (const [name, config] of Object.entries(entities)) {
+    const compile = (key: "toUpstream" | "fromUpstream"): Mapping => {
+      try {
+        return compileMapping(config[key]);
+      } catch (error) {
+        const place = `upstream ${id}, entity ${name}, ${key}`;
+        throw new TidegateError("config-invalid", `${place}: ${(error as Error).message}`);
+      }
+    };
+    compiled.set(name, {
+      config,
+      toUpstream: compile("toUpstream"),
+      fromUpstream: compile("fromUpstream"),
+    });
+  }
+  return compiled;
+}
+
+function openConnector(id: string, config: UpstreamConfig): Connector {
+  if (config.module !== undefined || (config.kind !== undefined && config.kind !== "rest")) {
+    throw new TidegateError("config-invalid", `upstream ${id}: only kind rest is supported`);
+  }
+  return openRestConnector(config);
+}
