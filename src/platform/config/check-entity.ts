@@ -1,0 +1,85 @@
+import jsonata from "jsonata";
+
+import { didYouMean } from "./did-you-mean.ts";
+import type { Path, Report } from "./report.ts";
+import type { EntityConfig, OperationConfig } from "./schema.ts";
+
+interface EntityAt {
+  path: Path;
+  /** All entities of the upstream, which references may name. */
+  entityNames: string[];
+  report: Report;
+}
+
+const operations = ["create", "update", "delete"] as const;
+
+/** What the schema can't say about an entity. */
+export function checkEntity(entity: EntityConfig, at: EntityAt): void {
+  for (const operation of operations)
+    if (at.report.sound(at.path, operation)) {
+      checkNeeds(entity, operation, at);
+      checkUnusedKeys(entity[operation], [...at.path, operation], at.report);
+    }
+  if ("lookup" in entity && !("reference" in entity))
+    at.report.problem(
+      [...at.path, "lookup"],
+      "needs `reference`: an answer counts only if it carries our reference",
+    );
+  checkReferences(entity, at);
+  for (const key of ["toUpstream", "fromUpstream"] as const)
+    if (at.report.sound(at.path, key)) checkJsonata(entity[key], [...at.path, key], at.report);
+  checkSupported(entity, at);
+}
+
+/** An operation that is not enabled makes no calls, so it needs nothing. */
+function checkNeeds(
+  entity: EntityConfig,
+  operation: (typeof operations)[number],
+  { path, report }: EntityAt,
+): void {
+  const { class: operationClass, enabled } = entity[operation];
+  if (!enabled) return;
+  const needs: ("lookup" | "reference" | "version")[] = [];
+  if (operation === "create" && operationClass === "lookup") needs.push("lookup", "reference");
+  if (operation !== "create" && operationClass === "conditional") needs.push("version");
+  for (const key of needs.filter((needed) => !(needed in entity)))
+    report.problem([...path, operation, "class"], `class ${operationClass} needs the entity's \`${key}\``);
+}
+
+function checkUnusedKeys(operation: OperationConfig, path: Path, report: Report): void {
+  const { class: operationClass } = operation;
+  if ("keyTtlMs" in operation && operationClass !== "idempotency-key")
+    report.problem([...path, "keyTtlMs"], `is for class idempotency-key, and this is ${operationClass}`);
+  if ("header" in operation && operationClass !== "idempotency-key" && operationClass !== "conditional")
+    report.problem(
+      [...path, "header"],
+      `is for class idempotency-key or conditional, and this is ${operationClass}`,
+    );
+}
+
+function checkReferences({ references }: EntityConfig, { path, entityNames, report }: EntityAt): void {
+  if (!report.sound(path, "references")) return;
+  for (const [pointer, entityName] of Object.entries(references ?? {}))
+    if (!entityNames.includes(entityName))
+      report.problem(
+        [...path, "references", pointer],
+        `the upstream has no such entity${didYouMean(entityName, entityNames)}`,
+      );
+}
+
+function checkJsonata(expression: string, path: Path, report: Report): void {
+  try {
+    jsonata(expression);
+  } catch (error) {
+    const { message, position } = error as { message: string; position?: number };
+    const where = position === undefined ? "" : ` (at character ${position} of the expression)`;
+    report.problem(path, `is not JSONata: ${message}${where}`);
+  }
+}
+
+function checkSupported(entity: EntityConfig, { path, report }: EntityAt): void {
+  if (report.sound(path, "conflict") && entity.conflict !== "reject")
+    report.problem([...path, "conflict"], "this version knows `reject` only");
+  for (const key of ["list", "match", "reconcile"] as const)
+    if (key in entity) report.warning([...path, key], "this version does not act on it yet");
+}

@@ -1,0 +1,71 @@
+import { isHttpUrl } from "./check-auth.ts";
+import { checkEntity } from "./check-entity.ts";
+import type { Path, Report } from "./report.ts";
+import type { Config, TenantConfig, UpstreamConfig } from "./schema.ts";
+
+/** What the schema can't say about a tenant's upstreams and their entities. */
+export function checkUpstreams(config: Config, report: Report): void {
+  for (const [tenantId, tenant] of mapsIn(config.tenants)) {
+    const path = ["tenants", tenantId, "upstreams"];
+    checkPrimary(tenant, path, report);
+    for (const [upstreamId, upstream] of mapsIn(tenant.upstreams))
+      checkUpstream(upstream, [...path, upstreamId], report);
+  }
+}
+
+/** The entries that are maps, as the schema wants them all to be; the others were reported by it. */
+function mapsIn<Value extends object>(map: Record<string, Value> | undefined): [string, Value][] {
+  return Object.entries(map ?? {}).filter(([, value]) => typeof value === "object" && value !== null);
+}
+
+function checkPrimary({ upstreams }: TenantConfig, path: Path, report: Report): void {
+  const ids = mapsIn(upstreams).map(([id]) => id);
+  if (ids.length === 0 || !ids.every((id) => report.sound([...path, id], "role"))) return;
+  const primaries = ids.filter((id) => upstreams[id]?.role === "primary");
+  if (primaries.length === 0) report.problem(path, "one of the upstreams must have `role: primary`");
+  for (const id of primaries.slice(1))
+    report.problem([...path, id, "role"], `a tenant has one primary, and \`${primaries[0]}\` is it already`);
+}
+
+function checkUpstream(upstream: UpstreamConfig, path: Path, report: Report): void {
+  checkConnector(upstream, path, report);
+  if (report.sound(path, "baseUrl")) checkBaseUrl(upstream.baseUrl, [...path, "baseUrl"], report);
+  if (report.sound(path, "retry") && upstream.retry.baseMs > upstream.retry.capMs)
+    report.problem([...path, "retry"], "`baseMs` must not exceed `capMs`");
+  const entities = mapsIn(upstream.entities);
+  const entityNames = entities.map(([name]) => name);
+  for (const [name, entity] of entities)
+    checkEntity(entity, { path: [...path, "entities", name], entityNames, report });
+}
+
+/** Also refuses what this version can't do yet: a key that is accepted and not acted on would be a lie. */
+function checkConnector(upstream: UpstreamConfig, path: Path, report: Report): void {
+  if ("module" in upstream)
+    report.problem(
+      [...path, "module"],
+      "this version does not load connectors of your own yet; use `kind: rest`",
+    );
+  else if (!("kind" in upstream)) report.problem(path, "needs `kind`");
+  if (upstream.kind === "odata")
+    report.problem([...path, "kind"], "this version does not speak OData yet; it knows `rest`");
+  if (upstream.role === "shadow")
+    report.problem([...path, "role"], "this version does not replay into shadows yet; it knows `primary`");
+  else if ("follow" in upstream) report.problem([...path, "follow"], "is for shadows, and this is not one");
+  if (upstream.auth?.type === "oauth2ClientCredentials")
+    report.problem(
+      [...path, "auth", "type"],
+      "this version does not support it yet; it knows bearer, basic and apiKey",
+    );
+  if ("poll" in upstream)
+    report.warning(
+      [...path, "poll"],
+      "this version does not act on it yet: the upstream's own changes are not fetched",
+    );
+}
+
+function checkBaseUrl(baseUrl: string, path: Path, report: Report): void {
+  if (!isHttpUrl(baseUrl)) return report.problem(path, "must be an absolute http or https URL");
+  const { search, hash, username, password } = new URL(baseUrl);
+  if (search !== "" || hash !== "") report.problem(path, "must have neither a query nor a fragment");
+  if (username !== "" || password !== "") report.problem(path, "must not carry credentials; use `auth`");
+}

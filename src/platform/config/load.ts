@@ -1,0 +1,81 @@
+import { readFileSync } from "node:fs";
+
+import { TidegateError } from "../errors.ts";
+import { checkAuth } from "./check-auth.ts";
+import { checkUpstreams } from "./check-upstream.ts";
+import { openReport, throwProblems, toLines, type Report } from "./report.ts";
+import type { Config, EntityConfig, OperationConfig } from "./schema.ts";
+import { validateAgainstSchema } from "./validate.ts";
+import { readYaml } from "./yaml-file.ts";
+
+export interface LoadedConfig {
+  config: Config;
+  /** Keys that are accepted but not acted on yet, and other doubts: `file:line:column path: message`. */
+  warnings: string[];
+}
+
+/**
+ * Reads the configuration file, takes its `${VAR}`s from `env`, and fills in the defaults.
+ *
+ * @throws {TidegateError} `config-invalid` with every problem of the file at once, a line for each:
+ * `file:line:column path: message`. No line shows a variable's value. The gateway does not start.
+ */
+export function loadConfig(path: string, env: NodeJS.ProcessEnv): LoadedConfig {
+  return parseConfig(readConfigFile(path), { file: path, env });
+}
+
+/** Reads a configuration from its text; `file` is its name in messages. Otherwise like `loadConfig`. */
+export function parseConfig(
+  text: string,
+  { file, env }: { file: string; env: NodeJS.ProcessEnv },
+): LoadedConfig {
+  const yaml = readYaml(text, env);
+  if (yaml.value === undefined) throwProblems(file, yaml.problems);
+  const verdict = validateAgainstSchema(yaml);
+  const problems = [...yaml.problems, ...verdict.problems];
+  const report = openReport(yaml, { broken: verdict.broken, problems });
+  const config = yaml.value as Config;
+  if (config !== null && typeof config === "object") crossCheck(config, report);
+  throwProblems(file, problems);
+  return { config: complete(config), warnings: toLines(file, report.warnings) };
+}
+
+/** @throws {TidegateError} `config-invalid` when the file can't be read. */
+export function readConfigFile(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    const reason = code === "ENOENT" ? "there is no such file" : `can't be read (${code})`;
+    throw new TidegateError("config-invalid", `${path}: ${reason}; TIDEGATE_CONFIG names it`, { cause });
+  }
+}
+
+function crossCheck(config: Config, report: Report): void {
+  checkAuth(config, report);
+  checkUpstreams(config, report);
+  if (report.sound(["limits"], "mutationBytes", "bodyBytes"))
+    if (config.limits.mutationBytes > config.limits.bodyBytes)
+      report.problem(["limits", "mutationBytes"], "must not exceed `bodyBytes`");
+}
+
+/** Defaults that depend on other keys. */
+function complete(config: Config): Config {
+  for (const { upstreams } of Object.values(config.tenants))
+    for (const upstream of Object.values(upstreams)) {
+      upstream.baseUrl = upstream.baseUrl.replace(/\/+$/, "");
+      for (const entity of Object.values(upstream.entities)) nameHeaders(entity);
+    }
+  return config;
+}
+
+function nameHeaders({ create, update, delete: remove }: EntityConfig): void {
+  nameHeader(create, "If-None-Match");
+  nameHeader(update, "If-Match");
+  nameHeader(remove, "If-Match");
+}
+
+function nameHeader(operation: OperationConfig, conditionHeader: string): void {
+  if (operation.class === "idempotency-key") operation.header ??= "Idempotency-Key";
+  if (operation.class === "conditional") operation.header ??= conditionHeader;
+}

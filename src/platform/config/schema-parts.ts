@@ -1,0 +1,36 @@
+import { Type } from "typebox";
+
+import { patterns } from "./patterns.ts";
+
+/** An object without other keys. */
+export const closed = { additionalProperties: false };
+
+/** Text that is not empty, of the given form if there is one. */
+export function text(description: string, form?: { pattern: string }): Type.TString {
+  return Type.String({ description, minLength: 1, ...(form && { pattern: form.pattern }) });
+}
+
+export function integer(
+  description: string,
+  range: { minimum: number; maximum: number; default?: number },
+): Type.TInteger {
+  return Type.Integer({ description, ...range });
+}
+
+export function jsonPointer(description: string): Type.TString {
+  return text(description, patterns.jsonPointer);
+}
+
+/** A map whose keys have a form; values under badly named keys are checked all the same. */
+export function named<Value extends Type.TSchema>(
+  form: { pattern: string },
+  value: Value,
+  options: Type.TObjectOptions,
+): Type.TUnsafe<Record<string, Type.Static<Value>>> {
+  return Type.Unsafe({
+    type: "object",
+    propertyNames: { pattern: form.pattern },
+    additionalProperties: value,
+    ...options,
+  });
+}

@@ -1,0 +1,445 @@
+import { Type } from "typebox";
+
+import { patterns } from "./patterns.ts";
+import { closed, integer, jsonPointer, named, text } from "./schema-parts.ts";
+
+/**
+ * The configuration as the gateway uses it: the file's own keys, with every default filled in.
+ *
+ * The JSON Schema of the file (`config/tidegate.schema.json`) is made from these values, so the descriptions are what
+ * an editor shows. A key with a default is required here and optional in the file.
+ */
+
+export type Disposition = Type.Static<typeof Disposition>;
+export const Disposition = Type.Enum(["retry", "conflict", "reject", "park"], {
+  description: "What becomes of a mutation whose call failed with this status.",
+});
+
+export type OperationClass = Type.Static<typeof OperationClass>;
+export const OperationClass = Type.Enum(
+  ["idempotency-key", "upsert", "client-id", "conditional", "lookup", "opaque"],
+  {
+    default: "opaque",
+    description:
+      "What the upstream can guarantee for a repeated call, which decides what happens after an ambiguous one: " +
+      "idempotency-key (it recognises a repeated key), upsert (creates or updates by our external ID), client-id " +
+      "(takes the ID we choose), conditional (changes only if the version matches), lookup (can be searched for our " +
+      "reference), opaque (none of these: an ambiguous call is parked for a person).",
+  },
+);
+
+const operationKeys = {
+  class: OperationClass,
+  header: Type.Optional(
+    text(
+      "The header that carries the key (idempotency-key; default Idempotency-Key) or the condition (conditional; " +
+        "default If-Match, for creates If-None-Match).",
+      patterns.headerName,
+    ),
+  ),
+  keyTtlMs: Type.Optional(
+    integer("How long the upstream recognises a repeated key. Without it: for ever.", {
+      minimum: 1,
+      maximum: Number.MAX_SAFE_INTEGER,
+    }),
+  ),
+  enabled: Type.Boolean({
+    default: true,
+    description: "false: mutations of this kind are rejected as `unknown-entity`.",
+  }),
+};
+
+export type CreateConfig = Type.Static<typeof CreateConfig>;
+export const CreateConfig = Type.Object(
+  {
+    method: Type.Enum(["POST", "PUT"], { default: "POST", description: "The method of a create." }),
+    ...operationKeys,
+  },
+  { ...closed, default: {}, description: "How a record is created." },
+);
+
+export type UpdateConfig = Type.Static<typeof UpdateConfig>;
+export const UpdateConfig = Type.Object(
+  {
+    method: Type.Enum(["PATCH", "PUT"], {
+      default: "PATCH",
+      description: "PATCH sends the change as a JSON Merge Patch, PUT the whole record after it.",
+    }),
+    ...operationKeys,
+  },
+  { ...closed, default: {}, description: "How a record is changed." },
+);
+
+export type DeleteConfig = Type.Static<typeof DeleteConfig>;
+export const DeleteConfig = Type.Object(
+  {
+    method: Type.Enum(["DELETE"], { default: "DELETE", description: "The method of a delete." }),
+    ...operationKeys,
+  },
+  { ...closed, default: {}, description: "How a record is deleted." },
+);
+
+export type OperationConfig = CreateConfig | UpdateConfig | DeleteConfig;
+
+const writeRules = (description: string) =>
+  Type.Array(text("A scope, a scope from the record's data, or a role.", patterns.writeRule), {
+    description,
+  });
+
+export type WriteConfig = Type.Static<typeof WriteConfig>;
+export const WriteConfig = Type.Object(
+  {
+    create: Type.Optional(writeRules("Who may create. Without it: anyone in the tenant.")),
+    update: Type.Optional(writeRules("Who may update. Without it: whoever sees the record.")),
+    delete: Type.Optional(writeRules("Who may delete. Without it: whoever sees the record.")),
+    fields: Type.Optional(
+      named(patterns.jsonPointer, writeRules("Who may set this field."), {
+        description: "Fields that need more than the right to create or update: JSON Pointer → rules.",
+      }),
+    ),
+  },
+  {
+    ...closed,
+    description:
+      "Who may change records of this entity. Each rule is a scope (`org`, `user:{/mentor}`) or a role " +
+      "(`role:coordinator`); one that fits is enough; an empty list allows nobody.",
+  },
+);
+
+export type VersionConfig = Type.Static<typeof VersionConfig>;
+export const VersionConfig = Type.Union(
+  [
+    Type.Object({ header: text("The answer's header, e.g. etag.", patterns.headerName) }, closed),
+    Type.Object({ pointer: jsonPointer("The field of the upstream's record.") }, closed),
+  ],
+  { description: "Where the upstream tells a record's version: { header: etag } or { pointer: /version }." },
+);
+
+export type ListConfig = Type.Static<typeof ListConfig>;
+export const ListConfig = Type.Object(
+  {
+    since: Type.Optional(text("The query parameter that asks for what changed since a time.")),
+    page: Type.Optional(text("The query parameter of the page's number.")),
+    size: Type.Optional(text("The query parameter of the page's size.")),
+    items: Type.Optional(jsonPointer("Where the answer holds the records. Without it: the answer itself.")),
+    updatedAt: Type.Optional(jsonPointer("When a record was last changed.")),
+  },
+  { ...closed, description: "How the upstream lists records. This version does not act on it yet." },
+);
+
+export type ReconcileConfig = Type.Static<typeof ReconcileConfig>;
+export const ReconcileConfig = Type.Object(
+  {
+    ignore: Type.Optional(Type.Array(jsonPointer("A field."), { description: "Fields that may differ." })),
+    tolerate: Type.Optional(
+      named(
+        patterns.jsonPointer,
+        Type.Object(
+          {
+            absolute: Type.Number({
+              minimum: 0,
+              description: "The largest difference that counts as equal.",
+            }),
+          },
+          closed,
+        ),
+        { description: "Fields that may differ by a little." },
+      ),
+    ),
+    duplicateKey: Type.Optional(
+      Type.Array(jsonPointer("A field."), {
+        description: "Two records equal in all of these are duplicates.",
+      }),
+    ),
+  },
+  { ...closed, description: "How records are compared. This version does not act on it yet." },
+);
+
+export type EntityConfig = Type.Static<typeof EntityConfig>;
+export const EntityConfig = Type.Object(
+  {
+    path: text("The collection, below `baseUrl`; an item is {path}/{id}.", patterns.urlPath),
+    id: jsonPointer("Where the upstream's record holds its ID."),
+    version: Type.Optional(VersionConfig),
+    create: CreateConfig,
+    update: UpdateConfig,
+    delete: DeleteConfig,
+    reference: Type.Optional(
+      jsonPointer("Where our temp ID is written in the upstream's record, so that it can be looked up."),
+    ),
+    lookup: Type.Optional(
+      text('How to search for our reference, e.g. "{path}?externalRef={tempId}".', patterns.lookup),
+    ),
+    match: Type.Optional(
+      jsonPointer(
+        "Pairs records that existed in several upstreams before. This version does not act on it yet.",
+      ),
+    ),
+    references: Type.Optional(
+      named(patterns.jsonPointer, text("The entity that it refers to.", patterns.entityName), {
+        description:
+          "Fields that refer to other records: JSON Pointer → entity. Without it, a temp ID is recognised in any field.",
+      }),
+    ),
+    list: Type.Optional(ListConfig),
+    toUpstream: Type.String({
+      default: "$",
+      minLength: 1,
+      description: "JSONata: the phone's data → the upstream's body. `$` leaves it unchanged, byte for byte.",
+    }),
+    fromUpstream: Type.String({
+      default: "$",
+      minLength: 1,
+      description: "JSONata: the upstream's record → the phone's data. `$` leaves it unchanged.",
+    }),
+    scopes: Type.Array(text("A scope, or one from the record's data.", patterns.recordScope), {
+      default: ["org"],
+      minItems: 1,
+      description: "Who sees a record, e.g. org or user:{/mentor}.",
+    }),
+    write: Type.Optional(WriteConfig),
+    conflict: Type.Enum(["reject", "client-wins", "server-wins", "merge"], {
+      default: "reject",
+      description: "What happens when the record has changed meanwhile. This version knows `reject`.",
+    }),
+    reconcile: Type.Optional(ReconcileConfig),
+  },
+  { ...closed, description: "A kind of record." },
+);
+
+export type UpstreamAuth =
+  | { type: "bearer"; token: string }
+  | { type: "basic"; username: string; password: string }
+  | { type: "apiKey"; header: string; key: string }
+  | {
+      type: "oauth2ClientCredentials";
+      tokenUrl: string;
+      clientId: string;
+      clientSecret: string;
+      scope?: string;
+    };
+export const UpstreamAuth = Type.Unsafe<UpstreamAuth>({
+  type: "object",
+  description: "How the gateway shows the upstream who it is.",
+  required: ["type"],
+  discriminator: { propertyName: "type" },
+  oneOf: [
+    Type.Object({ type: Type.Literal("bearer"), token: text("The token, as ${VAR}.") }, closed),
+    Type.Object(
+      {
+        type: Type.Literal("basic"),
+        username: text("The user's name."),
+        password: text("The password, as ${VAR}."),
+      },
+      closed,
+    ),
+    Type.Object(
+      {
+        type: Type.Literal("apiKey"),
+        header: text("The header that carries the key, e.g. X-Api-Key.", patterns.headerName),
+        key: text("The key, as ${VAR}."),
+      },
+      closed,
+    ),
+    Type.Object(
+      {
+        type: Type.Literal("oauth2ClientCredentials"),
+        tokenUrl: text("Where tokens are issued."),
+        clientId: text("The client's ID."),
+        clientSecret: text("The client's secret, as ${VAR}."),
+        scope: Type.Optional(text("The scope to ask for.")),
+      },
+      { ...closed, description: "This version does not support it yet." },
+    ),
+  ],
+});
+
+export type UpstreamConfig = Type.Static<typeof UpstreamConfig>;
+export const UpstreamConfig = Type.Object(
+  {
+    role: Type.Enum(["primary", "shadow"], {
+      description:
+        "primary: the system of record, one for each tenant. This version does not know `shadow` yet.",
+    }),
+    kind: Type.Optional(
+      Type.Enum(["rest", "odata"], { description: "The protocol. This version knows `rest`." }),
+    ),
+    module: Type.Optional(
+      text("A connector of your own, instead of `kind`. This version does not load it yet."),
+    ),
+    follow: Type.Optional(
+      Type.Boolean({ description: "For shadows: also carry changes made in the primary by others." }),
+    ),
+    baseUrl: text("Where the upstream is: an absolute http or https URL."),
+    auth: Type.Optional(UpstreamAuth),
+    actorHeader: Type.Optional(text("The header that names the acting user.", patterns.headerName)),
+    headers: Type.Optional(
+      named(patterns.headerName, Type.String({ pattern: patterns.headerValue.pattern }), {
+        description: "Further headers of every call.",
+      }),
+    ),
+    timeoutMs: integer("How long one call may take.", { default: 10_000, minimum: 1, maximum: 600_000 }),
+    concurrency: integer("Calls in flight at a time, in one process.", {
+      default: 16,
+      minimum: 1,
+      maximum: 1024,
+    }),
+    requestsPerSecond: Type.Optional(
+      Type.Number({
+        exclusiveMinimum: 0,
+        maximum: 1_000_000,
+        description: "At most this many calls a second.",
+      }),
+    ),
+    retry: Type.Object(
+      {
+        baseMs: integer("The first pause.", { default: 1000, minimum: 1, maximum: 86_400_000 }),
+        capMs: integer("The longest pause.", { default: 900_000, minimum: 1, maximum: 86_400_000 }),
+      },
+      {
+        ...closed,
+        default: {},
+        description: "The pause before a transient failure is retried: exponential, with jitter.",
+      },
+    ),
+    circuit: Type.Object(
+      {
+        failures: integer("Failures in a row that open the breaker.", {
+          default: 5,
+          minimum: 1,
+          maximum: 10_000,
+        }),
+        cooldownMs: integer("The time until a probe is let through.", {
+          default: 10_000,
+          minimum: 1,
+          maximum: 86_400_000,
+        }),
+      },
+      { ...closed, default: {}, description: "The breaker: a dead upstream costs a probe now and then." },
+    ),
+    onPark: Type.Enum(["hold-dependents", "hold-lane"], {
+      default: "hold-dependents",
+      description: "Behind a parked mutation: hold only what depends on it, or everything of that client.",
+    }),
+    statuses: Type.Unsafe<Record<number, Disposition>>(
+      named(patterns.status, Disposition, {
+        default: {},
+        description: "Overrides of what a failure's status means, e.g. { 404: park, 423: retry }.",
+      }),
+    ),
+    processingMs: integer(
+      "For `lookup`: how long the upstream may still be busy with a call that timed out.",
+      {
+        default: 0,
+        minimum: 0,
+        maximum: 86_400_000,
+      },
+    ),
+    indexLagMs: integer("For `lookup`: how long a new record may be missing from the upstream's search.", {
+      default: 0,
+      minimum: 0,
+      maximum: 86_400_000,
+    }),
+    poll: Type.Optional(
+      Type.Object(
+        { everyMs: integer("The pause between two rounds.", { minimum: 1000, maximum: 86_400_000 }) },
+        { ...closed, description: "Fetch the upstream's own changes. This version does not act on it yet." },
+      ),
+    ),
+    entities: named(patterns.entityName, EntityConfig, {
+      minProperties: 1,
+      description: "The kinds of records that go to this upstream.",
+    }),
+  },
+  { ...closed, description: "A system that mutations are replayed into." },
+);
+
+const tokenKeys = {
+  issuer: text("The token's `iss`."),
+  audience: text("The token's `aud`."),
+  algorithm: Type.Enum(["HS256", "RS256", "ES256", "EdDSA"], {
+    description: "HS256 needs `secret`, the others `jwksUri`. The token's own `alg` never decides.",
+  }),
+  secret: Type.Optional(text("The HS256 secret, as ${VAR}; at least 32 characters.")),
+  jwksUri: Type.Optional(text("Where the issuer publishes its keys.")),
+};
+
+export type OpsAuth = Type.Static<typeof OpsAuth>;
+export const OpsAuth = Type.Object(tokenKeys, {
+  ...closed,
+  description: "The tokens of operators; their claim `role` is viewer, operator or approver.",
+});
+
+export type TenantAuth = Type.Static<typeof TenantAuth>;
+export const TenantAuth = Type.Object(
+  {
+    ...tokenKeys,
+    match: Type.Optional(
+      Type.Record(Type.String(), text("The value."), {
+        minProperties: 1,
+        description: "Claims that the token must have, where several tenants share an issuer.",
+      }),
+    ),
+    scopes: Type.Array(text("A scope, or one from a claim.", patterns.tokenScope), {
+      default: ["org", "user:{sub}"],
+      minItems: 1,
+      description:
+        "What a token sees: org, user:{sub}, group:{groups}. A list claim gives one scope for each element.",
+    }),
+    roles: Type.String({
+      default: "roles",
+      minLength: 1,
+      description: "The claim that holds the user's roles.",
+    }),
+  },
+  { ...closed, description: "Whose tokens the tenant accepts, and what they may see." },
+);
+
+export type TenantConfig = Type.Static<typeof TenantConfig>;
+export const TenantConfig = Type.Object(
+  {
+    auth: TenantAuth,
+    upstreams: named(patterns.id, UpstreamConfig, {
+      minProperties: 1,
+      description: "The systems behind the gateway; exactly one is the primary.",
+    }),
+  },
+  { ...closed, description: "An organisation." },
+);
+
+export type Limits = Type.Static<typeof Limits>;
+export const Limits = Type.Object(
+  {
+    mutations: integer("Mutations in a batch.", { default: 500, minimum: 1, maximum: 10_000 }),
+    bodyBytes: integer("Decoded bytes of a batch.", {
+      default: 4_194_304,
+      minimum: 1024,
+      maximum: 67_108_864,
+    }),
+    mutationBytes: integer("Bytes of one mutation.", { default: 262_144, minimum: 256, maximum: 67_108_864 }),
+    depth: integer("Nesting of a mutation's data.", { default: 64, minimum: 1, maximum: 256 }),
+    keepAckedDays: integer("How long clients keep acknowledged mutations.", {
+      default: 35,
+      minimum: 1,
+      maximum: 400,
+    }),
+  },
+  { ...closed, default: {}, description: "What a client may send; advertised under /v1/capabilities." },
+);
+
+export type Config = Type.Static<typeof Config>;
+export const Config = Type.Object(
+  {
+    ops: Type.Optional(
+      Type.Unsafe<{ auth: OpsAuth } | undefined>(
+        Type.Object(
+          { auth: OpsAuth },
+          { ...closed, description: "Who may use /ops; its own issuer or secret, never a tenant's." },
+        ),
+      ),
+    ),
+    limits: Limits,
+    tenants: named(patterns.id, TenantConfig, { minProperties: 1, description: "The organisations." }),
+  },
+  closed,
+);
