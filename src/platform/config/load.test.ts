@@ -91,6 +91,12 @@ describe("what loads", () => {
     expect([activity?.create.method, activity?.update.method]).toEqual(["POST", "PATCH"]);
   });
 
+  test("a name that every JavaScript object has is no entity", () => {
+    const { config } = load(minimal.join("\n"));
+    expect(config.tenants["toString"]).toBeUndefined();
+    expect(config.tenants["hlf"]?.upstreams["crm"]?.entities["constructor"]).toBeUndefined();
+  });
+
   test("two issuers that share a secret are doubted", () => {
     const two = twoTenants("", "").replace("id.hlf.example", "id.other.example");
     expect(load(two).warnings).toEqual([
@@ -134,6 +140,13 @@ describe("placeholders", () => {
 
   test("those in comments are not needed", () => {
     expect(problemsOf(`# \${NOT_SET}\n${minimal.join("\n")}`)).toEqual([]);
+  });
+
+  test("a name that every JavaScript object has is no variable", () => {
+    const text = minimal.join("\n").replace("HLF_JWT_SECRET", "toString");
+    expect(problemsOf(text)).toEqual([
+      expect.stringContaining("the environment variable toString is not set"),
+    ]);
   });
 
   test("an empty variable counts as unset, and nothing further is said of its value", () => {

@@ -23,7 +23,7 @@ export function substitute(text: string, env: NodeJS.ProcessEnv): string {
 
 /** A variable's value. An empty one counts as unset. */
 export function valueOf(name: string, env: NodeJS.ProcessEnv): string | undefined {
-  const value = env[name];
+  const value = Object.hasOwn(env, name) ? env[name] : undefined;
   return value === "" ? undefined : value;
 }
 

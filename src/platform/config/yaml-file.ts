@@ -113,10 +113,14 @@ function fillPlaceholders(
   return problems;
 }
 
-/** A plain copy in which no two places share an object, so that defaults filled into one don't show in the other. */
+/**
+ * A plain copy in which no two places share an object, so that defaults filled into one don't show in the other. Its
+ * maps inherit nothing, so that a name such as `toString`, which a phone may send, finds no entity.
+ */
 function expand(document: Document, problems: Finding[], position: (offset: number) => Position): unknown {
   try {
-    return JSON.parse(JSON.stringify(document.toJS({ maxAliasCount: aliasesMax }) ?? null));
+    const text = JSON.stringify(document.toJS({ maxAliasCount: aliasesMax }) ?? null);
+    return JSON.parse(text, (_key, value: unknown) => withoutPrototype(value));
   } catch (error) {
     let offset = 0;
     visit(document, {
@@ -132,6 +136,11 @@ function expand(document: Document, problems: Finding[], position: (offset: numb
     });
     return undefined;
   }
+}
+
+function withoutPrototype(value: unknown): unknown {
+  const isMapLike = typeof value === "object" && value !== null && !Array.isArray(value);
+  return isMapLike ? Object.assign(Object.create(null) as object, value) : value;
 }
 
 function openLocator(document: Document, position: (offset: number) => Position): Locator {
