@@ -51,6 +51,8 @@ export function openHttpClient(
   const pool = new Pool(origin, {
     connections,
     pipelining: 1,
+    // On HTTP/2 a refused stream is sent again without a word, and a call shares its connection's fate with others.
+    allowH2: false,
     connect: { timeout: Math.min(timeoutMs, CONNECT_MS_MAX) },
     // One deadline of ours covers the whole exchange; these two would only cover its parts.
     headersTimeout: 0,
