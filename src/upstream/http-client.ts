@@ -143,7 +143,6 @@ function handlerOf(
       startDeadline();
     },
     onResponseStart(_controller, status, headers) {
-      if (status < 200) return;
       progress.status = status;
       progress.headers = headers;
     },
