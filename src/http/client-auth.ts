@@ -1,13 +1,12 @@
 import type { FastifyInstance, FastifyRequest, onRequestAsyncHookHandler } from "fastify";
 
+import type { TenantConfig } from "../platform/config/schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { bearerToken, challenge, unverifiedClaims } from "./bearer.ts";
 import { type Claims, type Identity, type IdentityRules, ownClaim, toIdentity } from "./identity.ts";
 import type { JwksOptions } from "./jwks.ts";
-import { registerVerifier, type TokenRules, type TokenVerifier } from "./token-verifier.ts";
+import { registerVerifier, type TokenVerifier } from "./token-verifier.ts";
 import { rememberVerifiedTokens } from "./verified-tokens.ts";
-
-export type { Identity };
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -16,15 +15,8 @@ declare module "fastify" {
   }
 }
 
-export interface TenantAuthRules extends TokenRules {
-  /** Claims that the token must have, where tenants share an issuer. */
-  match?: Record<string, string> | undefined;
-  scopes: readonly string[];
-  roles: string;
-}
-
 export interface ClientAuthOptions {
-  tenants: Record<string, { auth: TenantAuthRules }>;
+  tenants: Record<string, Pick<TenantConfig, "auth">>;
   jwks?: JwksOptions;
 }
 

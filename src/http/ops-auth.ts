@@ -1,12 +1,13 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from "fastify";
 
+import type { OpsAuth } from "../platform/config/schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { bearerToken, challenge } from "./bearer.ts";
 import { type Claims, expiryOf, isName, ownClaim } from "./identity.ts";
 import type { JwksOptions } from "./jwks.ts";
 import { cookieToken, registerOpsSession, toLogin } from "./ops-session.ts";
 import { sendProblem } from "./problem.ts";
-import { registerVerifier, type TokenRules } from "./token-verifier.ts";
+import { registerVerifier } from "./token-verifier.ts";
 import { rememberVerifiedTokens } from "./verified-tokens.ts";
 
 /** What an operator may do; each role may also do what those before it may. */
@@ -30,7 +31,7 @@ declare module "fastify" {
 export type RequireOps = (minRole: OpsRole) => onRequestAsyncHookHandler;
 
 export interface OpsAuthOptions {
-  auth: TokenRules;
+  auth: OpsAuth;
   jwks?: JwksOptions;
 }
 
@@ -46,7 +47,7 @@ export async function registerOpsAuth(
   { auth, jwks }: OpsAuthOptions,
 ): Promise<RequireOps> {
   const verify = await registerVerifier(app, "ops", auth, {
-    tokenOf: tokenOf,
+    tokenOf,
     jwks: { onError: (err) => app.log.warn({ err }, "the operators' keys could not be fetched"), ...jwks },
   });
   const known = rememberVerifiedTokens<Operator>({ entriesMax: 1000 });

@@ -6,6 +6,7 @@ import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import Fastify, {
   type FastifyBaseLogger,
   type FastifyInstance,
+  LogController,
   type RawReplyDefaultExpression,
   type RawRequestDefaultExpression,
   type RawServerDefault,
@@ -35,6 +36,8 @@ export interface HttpServerOptions {
   limits: { bodyBytes: number } & Record<string, number>;
   /** Aborted when the process begins to stop: from then on requests get 503, and those in flight finish. */
   stopping: AbortSignal;
+  /** After `close` began, what is still in flight gets this long (default 8000); then its connection is cut. */
+  drainMs?: number;
   /** Open connections; more are refused by the kernel's RST, since nothing sensible can be done for them. */
   connectionsMax?: number;
 }
@@ -60,7 +63,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   app.addSchema(problemSchema);
   registerProblems(app, options);
   registerRequestLog(app);
-  refuseWhileStopping(app, options.stopping);
+  refuseWhileStopping(app, options);
   registerJsonBody(app, { bodyBytesMax: options.limits.bodyBytes });
   await app.register(compress, { globalDecompression: false, encodings: ["br", "gzip"] });
   return app;
@@ -71,9 +74,8 @@ function instantiate({ logger, limits }: HttpServerOptions): HttpServer {
   const loggerInstance: FastifyBaseLogger = logger;
   return Fastify({
     loggerInstance,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: "requestId" }),
     requestIdHeader: false,
-    requestIdLogLabel: "requestId",
     genReqId: requestId,
     bodyLimit: limits.bodyBytes,
     requestTimeout: requestTimeoutMs,

@@ -1,20 +1,10 @@
 import fastifyJwt, { type FastifyJWTOptions, type TokenOrHeader } from "@fastify/jwt";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 
+import type { OpsAuth, TenantAuth } from "../platform/config/schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { type Claims, clockSkewMs } from "./identity.ts";
-import { createJwks, type JwksOptions, type KeyAlgorithm } from "./jwks.ts";
-
-/** Whose tokens are accepted. The algorithm is decided here, never by the token's own `alg`. */
-export interface TokenRules {
-  issuer: string;
-  audience: string;
-  algorithm: "HS256" | KeyAlgorithm;
-  /** For HS256. */
-  secret?: string | undefined;
-  /** For the others. */
-  jwksUri?: string | undefined;
-}
+import { createJwks, type JwksOptions } from "./jwks.ts";
 
 export interface VerifierOptions {
   /** Where in the request the token is; called again for each verification. */
@@ -28,11 +18,14 @@ export interface VerifierOptions {
  */
 export type TokenVerifier = (request: FastifyRequest) => Promise<Claims>;
 
-/** Registers @fastify/jwt for one issuer's rules. Each `namespace` of an app is used once. */
+/**
+ * Registers @fastify/jwt for one issuer's rules, of which the algorithm decides and never the token's `alg`. Each `namespace` of an app is
+ * used once.
+ */
 export async function registerVerifier(
   app: FastifyInstance,
   namespace: string,
-  rules: TokenRules,
+  rules: OpsAuth | TenantAuth,
   { tokenOf, jwks }: VerifierOptions,
 ): Promise<TokenVerifier> {
   await app.register(fastifyJwt, {
@@ -58,7 +51,10 @@ export async function registerVerifier(
   };
 }
 
-function keySource(rules: TokenRules, options: JwksOptions | undefined): FastifyJWTOptions["secret"] {
+function keySource(
+  rules: OpsAuth | TenantAuth,
+  options: JwksOptions | undefined,
+): FastifyJWTOptions["secret"] {
   const { algorithm, secret, jwksUri, issuer } = rules;
   if (algorithm === "HS256") {
     if (!secret) throw new Error(`HS256 for ${issuer} needs a secret`);
