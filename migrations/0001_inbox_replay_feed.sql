@@ -106,11 +106,15 @@ create table delivery (
   state text not null check (state in ('sending', 'retrying', 'waiting', 'parked', 'held')),
   -- the record it concerns: a temp ID, or entity/server ID
   record_key text not null,
+  -- the records it refers to, named likewise: a delete of one of them waits
+  refers_to text[] not null default '{}',
   -- the mutation that it waits for
   blocked_by uuid,
   -- whether a call may have taken effect
   possibly_sent boolean not null default false,
+  -- when the first, and the last, of these calls began at the latest
   first_sent_at timestamptz,
+  last_sent_at timestamptz,
   attempts integer not null default 0,
   problem jsonb,
   -- the upstream's last answer, for a person to decide with

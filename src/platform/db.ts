@@ -30,9 +30,28 @@ export async function inTenant<T>(
   tenantId: string,
   work: (trx: Transaction<Database>) => Promise<T>,
 ): Promise<T> {
-  return await db.transaction().execute(async (trx) => {
-    const tenantSet = sql`select set_config('tidegate.tenant_id', ${tenantId}, true)`.execute(trx);
-    const [, result] = await Promise.all([tenantSet, work(trx)]);
-    return result;
-  });
+  return await db.transaction().execute((trx) => asTenant(trx, tenantId, work));
+}
+
+/** Like `inTenant`, for reads: every statement of `work` sees the database as it was at one moment. */
+export async function inTenantSnapshot<T>(
+  db: Kysely<Database>,
+  tenantId: string,
+  work: (trx: Transaction<Database>) => Promise<T>,
+): Promise<T> {
+  return await db
+    .transaction()
+    .setIsolationLevel("repeatable read")
+    .setAccessMode("read only")
+    .execute((trx) => asTenant(trx, tenantId, work));
+}
+
+async function asTenant<T>(
+  trx: Transaction<Database>,
+  tenantId: string,
+  work: (trx: Transaction<Database>) => Promise<T>,
+): Promise<T> {
+  const tenantSet = sql`select set_config('tidegate.tenant_id', ${tenantId}, true)`.execute(trx);
+  const [, result] = await Promise.all([tenantSet, work(trx)]);
+  return result;
 }

@@ -159,7 +159,7 @@ function canonicalAt(text: string, start: number): string {
       .join(",")}]`;
   }
   if (open === OPEN_BRACE) {
-    const members = slicesAt(text, start).sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
+    const members = slicesAt(text, start).toSorted((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
     return `{${members.map((slice) => `${JSON.stringify(slice.key)}:${canonicalAt(text, slice.start)}`).join(",")}}`;
   }
   const token = text.slice(start, endOfValue(text, start));

@@ -105,9 +105,11 @@ export interface DeliveryTable {
   seq: Int8;
   state: DeliveryState;
   record_key: string;
+  refers_to: Generated<string[]>;
   blocked_by: string | null;
   possibly_sent: boolean;
   first_sent_at: Timestamp | null;
+  last_sent_at: Timestamp | null;
   attempts: number;
   problem: StoredProblem | null;
   evidence_status: number | null;

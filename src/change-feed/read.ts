@@ -1,0 +1,141 @@
+import { sql, type Transaction } from "kysely";
+
+import { readKnown } from "../inbox/results.ts";
+import { toResults, type MutationResult } from "../inbox/result-view.ts";
+import { RawJson } from "../http/raw-json.ts";
+import type { PayloadCodec } from "../platform/payload-codec.ts";
+import type { Database } from "../platform/schema.ts";
+import { toTempId } from "../platform/uuid.ts";
+import { canSee, type Reader } from "../records/scopes.ts";
+import { toRecord, type RecordRow } from "../records/record.ts";
+import { clientAudience, scopeAudience } from "./audience.ts";
+
+export interface FeedReader extends Reader {
+  tenantId: string;
+  userId: string;
+  /** Without it there are neither outcomes nor temp IDs. */
+  clientId: string | undefined;
+}
+
+export type Change =
+  | { type: "upsert"; entity: string; id: string; version: string; data: RawJson; tempId?: string }
+  | { type: "delete" | "revoke"; entity: string; id: string }
+  | { type: "outcome"; result: MutationResult };
+
+export interface ChangePage {
+  changes: Change[];
+  /** The position after this page: that of its last change, or the feed's head when there is nothing more. */
+  position: number;
+  more: boolean;
+}
+
+/**
+ * The changes after a position, oldest first, as one reader may see them.
+ *
+ * A change is shown as the record stands now: what a reader is told is never older than what it was told before, and a
+ * record that has left the reader's scopes since is a `revoke`. A record that changed several times in the page stands
+ * once, at its first place, so an outcome never comes before the change that it caused.
+ *
+ * @param trx one snapshot of the database for all statements.
+ */
+export async function readChanges(
+  trx: Transaction<Database>,
+  reader: FeedReader,
+  { after, limit, codec }: { after: number; limit: number; codec: PayloadCodec },
+): Promise<ChangePage> {
+  const [head, rows] = await Promise.all([
+    readHead(trx, reader.tenantId),
+    readRows(trx, reader, after, limit),
+  ]);
+  const more = rows.length > limit;
+  const page = rows.slice(0, limit);
+  const results = await readOutcomes(trx, reader, page, codec);
+  return {
+    changes: toChanges(page, reader, results, codec),
+    position: more ? Number(page.at(-1)?.position ?? after) : Math.max(head, after),
+    more,
+  };
+}
+
+/** The last position given out in the tenant's feed; 0 before the first. */
+export async function readHead(trx: Transaction<Database>, tenantId: string): Promise<number> {
+  const row = await trx
+    .selectFrom("feed_head")
+    .select("position")
+    .where("tenant_id", "=", tenantId)
+    .executeTakeFirst();
+  return Number(row?.position ?? 0);
+}
+
+type FeedRow = { position: string; mutation_id: string | null } & (
+  | ({ kind: "record" | "revoke" } & RecordRow)
+  | { kind: "outcome" }
+);
+
+async function readRows(
+  trx: Transaction<Database>,
+  { tenantId, scopes, clientId }: FeedReader,
+  after: number,
+  limit: number,
+): Promise<FeedRow[]> {
+  const audiences = scopes.map(scopeAudience);
+  if (clientId !== undefined) audiences.push(clientAudience(clientId));
+  // Each audience is read along the primary key; the first `limit + 1` rows of all are complete up to their last position.
+  const { rows } = await sql<FeedRow>`
+    select f.position, f.kind, f.mutation_id, r.entity, r.server_id, r.version, r.feed_position, r.deleted, r.scopes,
+      r.upstream_version, r.temp_id, r.created_by, r.changed_by, r.changed_base, r.key_id, r.data
+    from (
+      select distinct on (page.position) page.*
+      from unnest(${audiences}::text[]) as a (audience)
+      cross join lateral (
+        select position, kind, entity, record_id, mutation_id from feed
+        where tenant_id = ${tenantId} and audience = a.audience and position > ${after}
+        order by position limit ${limit + 1}
+      ) page
+      order by page.position limit ${limit + 1}
+    ) f
+    left join record r on r.tenant_id = ${tenantId} and r.entity = f.entity and r.server_id = f.record_id
+    order by f.position`.execute(trx);
+  return rows;
+}
+
+async function readOutcomes(
+  trx: Transaction<Database>,
+  reader: FeedReader,
+  rows: FeedRow[],
+  codec: PayloadCodec,
+): Promise<Map<string, MutationResult>> {
+  const ids = rows.flatMap((row) => (row.kind === "outcome" && row.mutation_id ? [row.mutation_id] : []));
+  const known = await readKnown(trx, reader.tenantId, ids);
+  const results = await toResults(trx, reader, [...known.values()], codec);
+  return new Map(results.map((result) => [result.id, result]));
+}
+
+function toChanges(
+  rows: FeedRow[],
+  reader: FeedReader,
+  results: Map<string, MutationResult>,
+  codec: PayloadCodec,
+): Change[] {
+  const changes = new Map<string, Change>();
+  for (const row of rows) {
+    const key = row.kind === "outcome" ? row.mutation_id : `${row.entity}/${row.server_id}`;
+    if (key === null || changes.has(key)) continue;
+    if (row.kind !== "outcome") changes.set(key, toRecordChange(row, reader, codec));
+    else {
+      const result = results.get(key);
+      if (result) changes.set(key, { type: "outcome", result });
+    }
+  }
+  return [...changes.values()];
+}
+
+function toRecordChange(row: RecordRow, reader: FeedReader, codec: PayloadCodec): Change {
+  const record = toRecord(row, codec);
+  const { entity, serverId: id } = record;
+  if (!canSee(reader, record.scopes)) return { type: "revoke", entity, id };
+  if (record.deleted || record.data === null) return { type: "delete", entity, id };
+  const own = record.tempId !== null && record.createdBy === reader.clientId;
+  const change = { entity, id, version: String(record.version), data: new RawJson(record.data) };
+  return { type: "upsert", ...change, ...(own && record.tempId && { tempId: toTempId(record.tempId) }) };
+}

@@ -1,0 +1,96 @@
+import { sql, type Transaction } from "kysely";
+
+import type { Database, FinalStatus, StoredProblem } from "../platform/schema.ts";
+import { toTempId } from "../platform/uuid.ts";
+
+/** What is recorded of a mutation, with where it stands in the primary's lane while it is not settled. */
+export interface KnownMutation {
+  id: string;
+  seq: number;
+  clientId: string;
+  userId: string;
+  entity: string;
+  fingerprint: Buffer;
+  status: FinalStatus | "pending" | "parked";
+  blockedBy: string | null;
+  /** Whether it is kept back behind a parked mutation. */
+  held: boolean;
+  recordId: string | null;
+  tempId: string | null;
+  version: string | null;
+  problem: StoredProblem | null;
+}
+
+/** The recorded mutations among `ids`, by id. Whose they are is for the caller to look at. */
+export async function readKnown(
+  trx: Transaction<Database>,
+  tenantId: string,
+  ids: string[],
+): Promise<Map<string, KnownMutation>> {
+  if (ids.length === 0) return new Map();
+  const { rows } = await sql<KnownRow>`${selectKnown} where k.tenant_id = ${tenantId}
+    and k.mutation_id = any(${ids}::uuid[])`.execute(trx);
+  return new Map(rows.map((row) => [row.mutation_id, toKnown(row)]));
+}
+
+/** A client's mutations after `afterSeq`, in order. */
+export async function readKnownAfter(
+  trx: Transaction<Database>,
+  { tenantId, clientId }: { tenantId: string; clientId: string },
+  { afterSeq, limit }: { afterSeq: number; limit: number },
+): Promise<KnownMutation[]> {
+  const { rows } =
+    await sql<KnownRow>`${selectKnown} where k.tenant_id = ${tenantId} and k.client_id = ${clientId}
+    and k.seq > ${afterSeq} order by k.seq limit ${limit}`.execute(trx);
+  return rows.map(toKnown);
+}
+
+/** Whether nothing more can happen by itself to a mutation: it has its outcome, is parked, or held behind a parked one. */
+export function isSettled({ status, held }: KnownMutation): boolean {
+  return status !== "pending" || held;
+}
+
+interface KnownRow {
+  mutation_id: string;
+  seq: string;
+  client_id: string;
+  user_id: string;
+  entity: string;
+  fingerprint: Buffer;
+  status: FinalStatus | null;
+  temp_id: string | null;
+  record_id: string | null;
+  version: string | null;
+  problem: StoredProblem | null;
+  state: string | null;
+  blocked_by: string | null;
+  delivery_problem: StoredProblem | null;
+}
+
+const selectKnown = sql`
+  select k.mutation_id, k.seq, k.client_id, c.user_id, k.entity, k.fingerprint, k.status, k.temp_id, k.record_id,
+    k.version, k.problem, d.state, d.blocked_by, d.problem as delivery_problem
+  from mutation_key k
+  join client c on c.tenant_id = k.tenant_id and c.client_id = k.client_id
+  left join lane l on l.tenant_id = k.tenant_id and l.lane_id = k.client_id::text and k.status is null
+  left join delivery d
+    on d.tenant_id = k.tenant_id and d.upstream_id = l.upstream_id and d.mutation_id = k.mutation_id`;
+
+function toKnown(row: KnownRow): KnownMutation {
+  const parked = row.status === null && row.state === "parked";
+  return {
+    id: row.mutation_id,
+    seq: Number(row.seq),
+    clientId: row.client_id,
+    userId: row.user_id,
+    entity: row.entity,
+    fingerprint: row.fingerprint,
+    status: row.status ?? (parked ? "parked" : "pending"),
+    blockedBy: row.status === null && !parked ? row.blocked_by : null,
+    held: row.status === null && row.state === "held",
+    recordId: row.record_id,
+    tempId: row.temp_id === null ? null : toTempId(row.temp_id),
+    version: row.version,
+    problem: row.problem ?? (parked ? row.delivery_problem : null),
+  };
+}

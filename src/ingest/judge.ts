@@ -1,0 +1,153 @@
+import type { Limits } from "../platform/config/schema.ts";
+import type { ErrorCode } from "../platform/errors.ts";
+import { depthOf } from "../platform/json-text.ts";
+import type { EntityConfig } from "../platform/config/schema.ts";
+import { tempUuid, uuidPattern } from "../platform/uuid.ts";
+import type { JudgedMutation } from "../inbox/append.ts";
+import { fingerprint } from "../inbox/fingerprint.ts";
+import type { Operation } from "../inbox/mutation.ts";
+import type { MutationEnvelope } from "./envelope.ts";
+
+export interface JudgeContext {
+  entities: Record<string, EntityConfig>;
+  limits: Pick<Limits, "mutationBytes" | "depth">;
+  /** Newest first. */
+  fingerprintSecrets: string[];
+}
+
+/**
+ * Judges one mutation by itself: fit for the log, or rejected with a problem.
+ *
+ * @param text the mutation as it stands in the batch; `envelope` is the same, parsed.
+ */
+export function judgeMutation(
+  context: JudgeContext,
+  envelope: MutationEnvelope,
+  text: string,
+): JudgedMutation {
+  const { seq } = envelope;
+  const id = envelope.id.toLowerCase();
+  const tooLarge = sizeProblem(context, text);
+  const fault = tooLarge ?? fieldProblem(context, envelope);
+  return {
+    seq,
+    id,
+    entity: configuredEntity(context, envelope.entity) ?? "",
+    fingerprints: context.fingerprintSecrets.map((secret) => fingerprint(secret, text)),
+    verdict: fault
+      ? { rejected: { code: fault.code, detail: fault.detail } }
+      : { text, tempId: createdTempUuid(envelope) },
+  };
+}
+
+function configuredEntity({ entities }: JudgeContext, entity: unknown): string | undefined {
+  return typeof entity === "string" && Object.hasOwn(entities, entity) ? entity : undefined;
+}
+
+function createdTempUuid({ op, recordId }: MutationEnvelope): string | undefined {
+  return op === "create" ? tempUuid(recordId as string) : undefined;
+}
+
+interface Fault {
+  code: ErrorCode;
+  detail: string;
+}
+
+function sizeProblem({ limits }: JudgeContext, text: string): Fault | undefined {
+  const bytes = text.length * 3 <= limits.mutationBytes ? 0 : Buffer.byteLength(text);
+  if (bytes > limits.mutationBytes) {
+    return {
+      code: "mutation-too-large",
+      detail: `The mutation has ${bytes} bytes of at most ${limits.mutationBytes}.`,
+    };
+  }
+  // data and base stand one level below the mutation itself
+  if (depthOf(text, limits.depth + 1) > limits.depth + 1) {
+    return { code: "mutation-too-large", detail: `The data is nested deeper than ${limits.depth} levels.` };
+  }
+  return undefined;
+}
+
+const operations = new Set<unknown>(["create", "update", "delete"]);
+
+function fieldProblem(context: JudgeContext, envelope: MutationEnvelope): Fault | undefined {
+  const { entity, op } = envelope;
+  if (typeof entity !== "string") return invalid("entity", "must be a string");
+  if (!operations.has(op)) return invalid("op", "must be create, update or delete");
+  const config = context.entities[configuredEntity(context, entity) ?? ""];
+  if (!config) return { code: "unknown-entity", detail: "No such entity is configured." };
+  const operation = config[op as Operation];
+  if (!operation.enabled)
+    return { code: "unknown-entity", detail: `The entity does not allow ${String(op)}.` };
+  return recordIdProblem(envelope, operation.class === "client-id") ?? memberProblem(envelope);
+}
+
+function recordIdProblem({ op, recordId }: MutationEnvelope, clientChosen: boolean): Fault | undefined {
+  if (typeof recordId !== "string" || recordId === "" || recordId.length > 255) {
+    return invalid("recordId", "must be a string of 1 to 255 characters");
+  }
+  if (!recordId.isWellFormed() || hasControls(recordId))
+    return invalid("recordId", "has characters no ID has");
+  if (op === "create" && !clientChosen && tempUuid(recordId) === undefined) {
+    return invalid("recordId", "of a create must be a temp ID `urn:uuid:<uuid>`");
+  }
+  return undefined;
+}
+
+const versionPattern = /^\d{1,18}$/;
+const uuid = new RegExp(uuidPattern);
+
+function memberProblem(envelope: MutationEnvelope): Fault | undefined {
+  const { op, data, base, baseVersion, dependsOn, occurredAt, schema } = envelope;
+  if (op !== "delete" && !isRecord(data)) return invalid("data", "must be an object");
+  if (op === "delete" && data !== undefined && data !== null && !isRecord(data)) {
+    return invalid("data", "must be an object or absent");
+  }
+  if (base !== undefined && base !== null && !isRecord(base)) return invalid("base", "must be an object");
+  if (
+    baseVersion !== undefined &&
+    baseVersion !== null &&
+    (typeof baseVersion !== "string" || !versionPattern.test(baseVersion))
+  ) {
+    return invalid("baseVersion", "must be a version that this gateway gave, or null");
+  }
+  if (dependsOn !== undefined && !isUuidList(dependsOn)) {
+    return invalid("dependsOn", "must be an array of at most 100 mutation ids");
+  }
+  if (occurredAt !== undefined && !isInstant(occurredAt))
+    return invalid("occurredAt", "must be an RFC 3339 time");
+  if (schema !== undefined && schema !== null && typeof schema !== "number" && typeof schema !== "string") {
+    return invalid("schema", "must be a number or a string");
+  }
+  return undefined;
+}
+
+function isRecord(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isUuidList(value: unknown): boolean {
+  return (
+    Array.isArray(value) &&
+    value.length <= 100 &&
+    value.every((id: unknown) => typeof id === "string" && uuid.test(id))
+  );
+}
+
+const instant = /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:\d\d)$/;
+
+function isInstant(value: unknown): boolean {
+  return typeof value === "string" && instant.test(value) && !Number.isNaN(Date.parse(value));
+}
+
+function hasControls(value: string): boolean {
+  for (let at = 0; at < value.length; at++) {
+    const code = value.charCodeAt(at);
+    if (code < 0x20 || code === 0x7f) return true;
+  }
+  return false;
+}
+
+function invalid(field: string, what: string): Fault {
+  return { code: "invalid-mutation", detail: `${field} ${what}.` };
+}

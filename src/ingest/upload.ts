@@ -1,0 +1,108 @@
+import type { Kysely } from "kysely";
+
+import type { ClientKey } from "../clients/client.ts";
+import { appendBatch, keyOf, type Appended, type JudgedMutation } from "../inbox/append.ts";
+import { isSettled, readKnown, type KnownMutation } from "../inbox/results.ts";
+import { problemOf, toResult, toResults, type MutationResult } from "../inbox/result-view.ts";
+import type { Identity } from "../http/identity.ts";
+import { inTenant } from "../platform/db.ts";
+import { clientHint, type Hints } from "../platform/hints.ts";
+import type { PayloadCodec } from "../platform/payload-codec.ts";
+import type { Database } from "../platform/schema.ts";
+import type { BatchEnvelope } from "./envelope.ts";
+
+export interface UploadDeps {
+  db: Kysely<Database>;
+  codec: PayloadCodec;
+  hints: Hints;
+  /** Says "look at this lane"; best effort, never awaited. */
+  wake: (tenantId: string, laneId: string) => void;
+}
+
+export interface Receipt {
+  ackedSeq: number;
+  results: MutationResult[];
+  idMappings: { entity: string; tempId: string; serverId: string }[];
+  allFinal: boolean;
+}
+
+/**
+ * Takes a judged batch: durable first, then the lane is woken, then outcomes are waited for.
+ *
+ * @throws {TidegateError} as `appendBatch`; nothing of the batch was taken then.
+ */
+export async function takeUpload(
+  deps: UploadDeps,
+  identity: Identity,
+  envelope: BatchEnvelope,
+  judged: JudgedMutation[],
+  { upstreamId, requestId, waitMs }: { upstreamId: string; requestId: string; waitMs: number },
+): Promise<Receipt> {
+  const { tenantId, userId, scopes, roles } = identity;
+  const clientId = envelope.clientId.toLowerCase();
+  const upload = { tenantId, clientId, userId, scopes, roles, requestId, mutations: judged };
+  const { previousSeq, lostThrough } = envelope;
+  const appended = await appendBatch(
+    deps.db,
+    { ...upload, previousSeq, lostThrough },
+    { codec: deps.codec, upstreamId },
+  );
+  if (appended.grew) deps.wake(tenantId, clientId);
+  const known = await awaitOutcomes(deps, { tenantId, clientId }, appended.known, waitMs);
+  return await toReceipt(deps, identity, judged, { ...appended, known });
+}
+
+/** At most this long between looks for outcomes that another process writes. */
+const lookIntervalMs = 250;
+
+async function awaitOutcomes(
+  { db, hints }: UploadDeps,
+  { tenantId, clientId }: ClientKey,
+  appended: Map<string, KnownMutation>,
+  waitMs: number,
+): Promise<Map<string, KnownMutation>> {
+  const deadline = performance.now() + waitMs;
+  for (let known = appended; ;) {
+    const leftMs = deadline - performance.now();
+    if (leftMs <= 0 || [...known.values()].every(isSettled)) return known;
+    // Asked for before the look, so that what happens during it is not missed.
+    const hint = hints.next(clientHint(tenantId, clientId), Math.min(leftMs, lookIntervalMs));
+    known = await inTenant(db, tenantId, (trx) => readKnown(trx, tenantId, [...appended.keys()]));
+    if (![...known.values()].every(isSettled)) await hint;
+  }
+}
+
+async function toReceipt(
+  { db, codec }: UploadDeps,
+  identity: Identity,
+  judged: JudgedMutation[],
+  { ackedSeq, reused, known }: Appended,
+): Promise<Receipt> {
+  const { tenantId } = identity;
+  const own = [...known.values()].filter(({ userId }) => userId === identity.userId);
+  const views = own.some(({ status }) => status === "conflict")
+    ? await inTenant(db, tenantId, (trx) => toResults(trx, identity, own, codec))
+    : own.map((mutation) => toResult(mutation, identity));
+  const byId = new Map(views.map((view) => [view.id, view]));
+  const results = judged.map((mutation): MutationResult => {
+    const recorded = byId.get(mutation.id);
+    if (reused.has(keyOf(mutation)) || !recorded) return reusedResult(mutation, recorded);
+    return { ...recorded, seq: mutation.seq };
+  });
+  return {
+    ackedSeq,
+    results,
+    idMappings: own.flatMap(({ status, entity, tempId, recordId }) =>
+      status === "applied" && tempId && recordId ? [{ entity, tempId, serverId: recordId }] : [],
+    ),
+    allFinal: results.every(({ status }) => status !== "pending" && status !== "parked"),
+  };
+}
+
+function reusedResult({ seq, id }: JudgedMutation, original: MutationResult | undefined): MutationResult {
+  const problem = problemOf({
+    code: "idempotency-key-reused",
+    detail: "A mutation with this id but other content is recorded, and stands.",
+  });
+  return { seq, id, status: "rejected", problem, ...(original && { original }) };
+}

@@ -1,0 +1,86 @@
+import { sql, type Transaction } from "kysely";
+
+import type { PayloadCodec } from "../platform/payload-codec.ts";
+import type { Database, DeliveryState, StoredProblem } from "../platform/schema.ts";
+
+/** Where a mutation stands that did not go straight through. */
+export interface DeliveryWrite {
+  upstreamId: string;
+  mutationId: string;
+  clientId: string;
+  seq: number;
+  state: DeliveryState;
+  recordKey: string;
+  refersTo: string[];
+  blockedBy: string | null;
+  /** Whether a call may have taken effect; once true it stays true. */
+  possiblySent: boolean;
+  /** When the last such call began at the latest; null when this write adds none. */
+  sentAt: Date | null;
+  attempts: number;
+  problem: StoredProblem | null;
+  /** The upstream's last answer, for a person to decide with. */
+  evidence: { status: number | null; excerpt: string | null } | null;
+}
+
+/** Writes where mutations stand, and removes the rows of those that are settled. At most two statements. */
+export async function writeDeliveries(
+  trx: Transaction<Database>,
+  tenantId: string,
+  writes: (DeliveryWrite | { settled: string })[],
+  codec: PayloadCodec,
+): Promise<void> {
+  const open = writes.flatMap((write) => ("settled" in write ? [] : [write]));
+  const settled = writes.flatMap((write) => ("settled" in write ? [write.settled] : []));
+  await Promise.all([
+    settled.length > 0 && removeDeliveries(trx, tenantId, settled),
+    open.length > 0 && upsertDeliveries(trx, tenantId, open, codec),
+  ]);
+}
+
+async function removeDeliveries(trx: Transaction<Database>, tenantId: string, ids: string[]): Promise<void> {
+  await sql`delete from delivery where tenant_id = ${tenantId} and mutation_id = any(${ids}::uuid[])`.execute(
+    trx,
+  );
+}
+
+async function upsertDeliveries(
+  trx: Transaction<Database>,
+  tenantId: string,
+  writes: DeliveryWrite[],
+  codec: PayloadCodec,
+): Promise<void> {
+  const rows = writes.map((write) => ({
+    upstream_id: write.upstreamId,
+    mutation_id: write.mutationId,
+    client_id: write.clientId,
+    seq: write.seq,
+    state: write.state,
+    record_key: write.recordKey,
+    refers_to: write.refersTo,
+    blocked_by: write.blockedBy,
+    possibly_sent: write.possiblySent,
+    sent_at: write.sentAt,
+    attempts: write.attempts,
+    problem: write.problem,
+    evidence_status: write.evidence?.status ?? null,
+    key_id: codec.keyId,
+    evidence: write.evidence?.excerpt ? codec.encode(write.evidence.excerpt).toString("hex") : null,
+  }));
+  await sql`
+    insert into delivery (tenant_id, upstream_id, mutation_id, client_id, seq, state, record_key, refers_to, blocked_by,
+      possibly_sent, first_sent_at, last_sent_at, attempts, problem, evidence_status, key_id, evidence)
+    select ${tenantId}, upstream_id, mutation_id, client_id, seq, state, record_key,
+      array(select jsonb_array_elements_text(refers_to)), blocked_by, possibly_sent,
+      sent_at, sent_at, attempts, problem, evidence_status, key_id, decode(evidence, 'hex')
+    from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as w (upstream_id text, mutation_id uuid, client_id uuid,
+      seq bigint, state text, record_key text, refers_to jsonb, blocked_by uuid, possibly_sent boolean, sent_at timestamptz,
+      attempts integer, problem jsonb, evidence_status integer, key_id text, evidence text)
+    on conflict (tenant_id, upstream_id, mutation_id) do update set state = excluded.state,
+      blocked_by = excluded.blocked_by, possibly_sent = delivery.possibly_sent or excluded.possibly_sent,
+      first_sent_at = coalesce(delivery.first_sent_at, excluded.first_sent_at),
+      last_sent_at = coalesce(excluded.last_sent_at, delivery.last_sent_at), attempts = excluded.attempts,
+      problem = excluded.problem, evidence_status = coalesce(excluded.evidence_status, delivery.evidence_status),
+      key_id = coalesce(excluded.key_id, delivery.key_id), evidence = coalesce(excluded.evidence, delivery.evidence),
+      updated_at = now()`.execute(trx);
+}

@@ -1,0 +1,109 @@
+import type { StoredProblem } from "../platform/schema.ts";
+import { mergePatch } from "../platform/json-text.ts";
+import type { StoredRecord } from "../records/record.ts";
+import { canSee, isAllowed, scopesOf, setsField } from "../records/scopes.ts";
+import type { UpstreamAnswer } from "../upstream/upstream.ts";
+import { problem, type ReadyMutation } from "./prepare.ts";
+import type { Slice } from "./slice.ts";
+
+/** The record that a mutation changes, as it is known when the call begins. */
+export interface Target {
+  /** Tidegate's copy; undefined for a record that it has not seen. */
+  stored: StoredRecord | undefined;
+  /** In the phone's shape; null when the record was deleted. */
+  data: string | null;
+  upstreamVersion: string | null;
+}
+
+export type Judgement =
+  | { kind: "allowed"; target: Target }
+  | { kind: "rejected"; problem: StoredProblem }
+  /** The record is not in the state that the mutation was based on. */
+  | { kind: "conflict"; target: Target };
+
+/** Whether the author may create this. */
+export function judgeCreate({ config, author, data }: ReadyMutation): StoredProblem | undefined {
+  if (!isAllowed(author, config.write?.create, data)) {
+    return problem("not-allowed", "The rules do not let this user create this record.");
+  }
+  return fieldProblem({ config, author, data }, data);
+}
+
+/**
+ * Whether the author may make this change to the record as it is.
+ *
+ * A record outside the author's scopes is asked for at the upstream like one that is not known here at all, so that
+ * neither the answer nor the time it takes tells the two apart.
+ *
+ * @param read asks the upstream for the record.
+ */
+export async function judgeChange(
+  slice: Slice,
+  ready: ReadyMutation,
+  read: () => Promise<UpstreamAnswer | undefined>,
+): Promise<Judgement> {
+  const target = await findTarget(slice, ready, read);
+  if (!target) return { kind: "rejected", problem: problem("not-found", "There is no such record.") };
+  if (target.data === null) return { kind: "conflict", target };
+  const { config, author, mutation } = ready;
+  const rules = mutation.op === "delete" ? config.write?.delete : config.write?.update;
+  if (!isAllowed(author, rules, target.data)) {
+    return {
+      kind: "rejected",
+      problem: problem("not-allowed", `The rules do not let this user ${mutation.op} this record.`),
+    };
+  }
+  const fault = mutation.op === "update" ? fieldProblem(ready, target.data) : undefined;
+  if (fault) return { kind: "rejected", problem: fault };
+  return { kind: isBasedOn(slice, ready, target.stored) ? "allowed" : "conflict", target };
+}
+
+async function findTarget(
+  { store }: Slice,
+  { mutation, author, config, serverId }: ReadyMutation,
+  read: () => Promise<UpstreamAnswer | undefined>,
+): Promise<Target | undefined> {
+  const stored = await store.readRecord({ entity: mutation.entity, serverId: serverId ?? "" });
+  if (stored && canSee(author, stored.scopes)) {
+    return { stored, data: stored.data, upstreamVersion: stored.upstreamVersion };
+  }
+  const answer = await read();
+  if (answer?.data === undefined || !canSee(author, scopesOf(config.scopes, answer.data))) return undefined;
+  return { stored, data: answer.data, upstreamVersion: answer.version ?? null };
+}
+
+/** Fields that need more than the right to create or update; the rules look at the record as it is before. */
+function fieldProblem(
+  { config, author, data }: Pick<ReadyMutation, "config" | "author" | "data">,
+  before: string,
+): StoredProblem | undefined {
+  for (const [pointer, rules] of Object.entries(config.write?.fields ?? {})) {
+    if (setsField(data, pointer) && !isAllowed(author, rules, before)) {
+      return problem("not-allowed", `The rules do not let this user set ${pointer}.`);
+    }
+  }
+  return undefined;
+}
+
+/**
+ * Whether the record has not changed since the version that the mutation names. What the same client did since then,
+ * and nobody else in between, does not count: own edits don't conflict with themselves.
+ */
+function isBasedOn({ claim }: Slice, { mutation }: ReadyMutation, stored: StoredRecord | undefined): boolean {
+  if (mutation.baseVersion === null || !stored) return true;
+  const base = Number(mutation.baseVersion);
+  if (base === stored.version) return true;
+  const isOwnChain = stored.changedBy === claim.clientId && stored.changedBase !== null;
+  return isOwnChain && base >= (stored.changedBase ?? 0) && base < stored.version;
+}
+
+/** Where the client's own uninterrupted edits of the record began: a version. */
+export function ownBase(clientId: string, stored: StoredRecord | undefined): number {
+  if (!stored) return 0;
+  return stored.changedBy === clientId && stored.changedBase !== null ? stored.changedBase : stored.version;
+}
+
+/** The record after the change, in the phone's shape. */
+export function afterChange(target: Target, ready: ReadyMutation): string {
+  return mergePatch(target.data ?? undefined, ready.data);
+}

@@ -1,0 +1,41 @@
+import type { EntityConfig } from "../platform/config/schema.ts";
+import { mapStrings, pointerKeys } from "../platform/json-text.ts";
+import { tempUuid } from "../platform/uuid.ts";
+
+/** The temp IDs (bare UUIDs) that the data refers to: in the fields the entity declares, or anywhere if it declares none. */
+export function referencesIn(data: string | undefined, config: EntityConfig): string[] {
+  if (data === undefined) return [];
+  const found = new Set<string>();
+  const isReference = referenceFields(config);
+  mapStrings(data, (value, path) => {
+    const uuid = tempUuid(value);
+    if (uuid !== undefined && isReference(path)) found.add(uuid);
+    return undefined;
+  });
+  return [...found];
+}
+
+/** The data with every reference that has a server ID replaced by it. */
+export function substitute(
+  data: string,
+  config: EntityConfig,
+  serverIds: ReadonlyMap<string, string>,
+): string {
+  const isReference = referenceFields(config);
+  return mapStrings(data, (value, path) => {
+    const uuid = tempUuid(value);
+    return uuid !== undefined && isReference(path) ? serverIds.get(uuid) : undefined;
+  });
+}
+
+function referenceFields({ references }: EntityConfig): (path: readonly string[]) => boolean {
+  if (references === undefined) return () => true;
+  const declared = Object.keys(references).map(pointerKeys);
+  // A declared field may also hold a list of references.
+  return (path) =>
+    declared.some(
+      (keys) =>
+        keys.every((key, index) => path[index] === key) &&
+        (path.length === keys.length || (path.length === keys.length + 1 && /^\d+$/.test(path.at(-1) ?? ""))),
+    );
+}

@@ -1,0 +1,96 @@
+import type { Kysely } from "kysely";
+
+import { resolveTempIds, type TempIdState } from "../id-map/id-map.ts";
+import { createBatcher, type Batched } from "../platform/batcher.ts";
+import { inTenant } from "../platform/db.ts";
+import type { PayloadCodec } from "../platform/payload-codec.ts";
+import type { Database } from "../platform/schema.ts";
+import { readRecords, recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
+import { commitLanes, type CommitResult, type LaneCommit } from "./commit.ts";
+import { claimLanes, renewLease, type Claim } from "./lane.ts";
+
+/**
+ * The database as a tenant's lanes use it. What many lanes ask for at the same moment goes in one transaction, and one
+ * commit carries the outcomes of many lanes.
+ */
+export interface ReplayStore {
+  claim: Batched<string, Claim | undefined>;
+  /** What is known of temp IDs (bare UUIDs). */
+  resolve: Batched<string[], Map<string, TempIdState>>;
+  readRecord: Batched<RecordKey, StoredRecord | undefined>;
+  /**
+   * Writes one lane's commit with those of others. When a shared transaction fails, each lane's is tried alone, so that
+   * one lane's trouble stays its own.
+   */
+  commit: Batched<LaneCommit, CommitResult>;
+  renew: (claim: Claim) => Promise<number | undefined>;
+}
+
+export interface ReplayStoreOptions {
+  codec: PayloadCodec;
+  owner: string;
+  leaseMs: number;
+}
+
+const sliceBytesMax = 1024 * 1024;
+const itemsMax = 200;
+
+export function createReplayStore(
+  db: Kysely<Database>,
+  tenantId: string,
+  { codec, owner, leaseMs }: ReplayStoreOptions,
+): ReplayStore {
+  const commit = createBatcher<LaneCommit, Settled>(
+    (commits) => commitTogether(db, tenantId, commits, { codec, leaseMs }),
+    { itemsMax },
+  );
+  return {
+    claim: createBatcher(
+      (laneIds) => claimLanes(db, tenantId, laneIds, { codec, owner, leaseMs, sliceBytesMax }),
+      {
+        itemsMax,
+      },
+    ),
+    resolve: createBatcher(
+      async (lists) => {
+        const states = await inTenant(db, tenantId, (trx) =>
+          resolveTempIds(trx, tenantId, [...new Set(lists.flat())]),
+        );
+        return lists.map(() => states);
+      },
+      { itemsMax },
+    ),
+    readRecord: createBatcher(
+      async (keys) => {
+        const records = await inTenant(db, tenantId, (trx) => readRecords(trx, tenantId, keys, codec));
+        return keys.map((key) => records.get(recordKey(key)));
+      },
+      { itemsMax },
+    ),
+    commit: async (item) => {
+      const settled = await commit(item);
+      if ("error" in settled) throw settled.error;
+      return settled.result;
+    },
+    renew: (claim) => renewLease(db, claim, leaseMs),
+  };
+}
+
+type Settled = { result: CommitResult } | { error: unknown };
+
+async function commitTogether(
+  db: Kysely<Database>,
+  tenantId: string,
+  commits: LaneCommit[],
+  context: { codec: PayloadCodec; leaseMs: number },
+): Promise<Settled[]> {
+  try {
+    const results = await commitLanes(db, tenantId, commits, context);
+    return results.map((result) => ({ result }));
+  } catch (error) {
+    if (commits.length === 1) return [{ error }];
+    const settled: Settled[] = [];
+    for (const commit of commits) settled.push(...(await commitTogether(db, tenantId, [commit], context)));
+    return settled;
+  }
+}
