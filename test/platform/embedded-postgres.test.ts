@@ -23,7 +23,7 @@ afterEach(async () => {
   for (const child of children.splice(0)) await end(child, "SIGTERM");
 });
 
-afterAll(async () => await removeDataDir(dataDir));
+afterAll(() => removeDataDir(dataDir));
 
 test("a second start finds the data of the first, at the same address", async () => {
   const first = await start();
