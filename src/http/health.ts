@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 
 import { Type } from "typebox";
 
+import { errorAnswers } from "./problem.ts";
 import type { HttpServer } from "./server.ts";
 
 /** Something the gateway can't work without. `check` rejects when it is not there. */
@@ -23,6 +24,7 @@ const Ready = Type.Object({
   checks: Type.Record(Type.String(), Type.Enum(["ok", "failed"])),
 });
 
+const broken = errorAnswers("invalid-request");
 const common = { tags: ["operations"], security: [] };
 
 /**
@@ -38,7 +40,7 @@ export function registerHealth(app: HttpServer, options: HealthOptions): void {
         ...common,
         operationId: "live",
         summary: "Whether the process runs",
-        response: { 200: Live },
+        response: { 200: Live, ...broken },
       },
     },
     async () => ({ status: "ok" as const }),
@@ -50,7 +52,7 @@ export function registerHealth(app: HttpServer, options: HealthOptions): void {
         ...common,
         operationId: "ready",
         summary: "Whether the gateway can take requests",
-        response: { 200: Ready, 503: Ready },
+        response: { 200: Ready, 503: Ready, ...broken },
       },
     },
     async (request, reply) => {

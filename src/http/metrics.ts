@@ -1,6 +1,8 @@
 import type { FastifyInstance } from "fastify";
 import { Histogram, type Registry } from "prom-client";
 
+import { errorAnswers } from "./problem.ts";
+
 /**
  * `GET /metrics` in Prometheus' text format, and the duration of each request by method, route template and status.
  *
@@ -30,6 +32,7 @@ export function registerMetrics(app: FastifyInstance, registry: Registry): void 
         security: [],
         response: {
           200: { description: "Metrics.", content: { "text/plain": { schema: { type: "string" } } } },
+          ...errorAnswers("invalid-request"),
         },
       },
     },

@@ -1,6 +1,7 @@
 import swagger from "@fastify/swagger";
 import scalar from "@scalar/fastify-api-reference";
 import type { FastifyInstance } from "fastify";
+import { stringify } from "yaml";
 
 export interface OpenapiOptions {
   /** The gateway's version, as in package.json. */
@@ -31,7 +32,7 @@ const securitySchemes = {
 } as const;
 
 /**
- * Emits the OpenAPI 3.1 document from the routes' schemas: `app.swagger()`, `GET /openapi.yaml`, and `GET /docs` to
+ * Emits the OpenAPI 3.1 document from the routes' schemas: `openapiYaml(app)`, `GET /openapi.yaml`, and `GET /docs` to
  * read it. Register before the routes. A route that needs no token says `security: []`.
  */
 export async function registerOpenapi(app: FastifyInstance, { version }: OpenapiOptions): Promise<void> {
@@ -39,7 +40,12 @@ export async function registerOpenapi(app: FastifyInstance, { version }: Openapi
     convertConstToEnum: false,
     openapi: {
       openapi: "3.1.0",
-      info: { title: "Tidegate", version, description, license: { name: "UNLICENSED", url: "about:blank" } },
+      info: {
+        title: "Tidegate",
+        version,
+        description,
+        license: { name: "Unlicensed", identifier: "LicenseRef-Unlicensed" },
+      },
       servers: [{ url: "/" }],
       tags,
       components: { securitySchemes },
@@ -52,10 +58,15 @@ export async function registerOpenapi(app: FastifyInstance, { version }: Openapi
   });
   let yaml: string | undefined;
   app.get("/openapi.yaml", { schema: { hide: true } }, async (_request, reply) => {
-    yaml ??= app.swagger({ yaml: true });
+    yaml ??= openapiYaml(app);
     return reply.type("application/yaml").send(yaml);
   });
   await app.register(registerDocs);
+}
+
+/** The document as `/openapi.yaml` and the file of that name have it. The app has to be ready. */
+export function openapiYaml(app: FastifyInstance): string {
+  return stringify(app.swagger(), { aliasDuplicateObjects: false, lineWidth: 120 });
 }
 
 /** Everything comes from this server: the page works without internet, and tells no one that it was read. */

@@ -28,7 +28,8 @@ export const problemSchema = Type.Object(
   { $id: "Problem", title: "Problem", additionalProperties: true },
 );
 
-const problemReference = Type.Unsafe<Problem>({ $ref: "Problem#" });
+/** The same by its name, for schemas that hold problems: every server of the gateway knows it. */
+export const problemReference = Type.Unsafe<Problem>({ $ref: "Problem#" });
 
 /**
  * The response schemas of a route's error answers, by status.
