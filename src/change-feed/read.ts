@@ -27,6 +27,8 @@ export interface ChangePage {
   /** The position after this page: that of its last change, or the feed's head when there is nothing more. */
   position: number;
   more: boolean;
+  /** The position asked for was never given out by this feed. */
+  isAhead: boolean;
 }
 
 /**
@@ -52,8 +54,9 @@ export async function readChanges(
   const results = await readOutcomes(trx, reader, page, codec);
   return {
     changes: toChanges(page, reader, results, codec),
-    position: more ? Number(page.at(-1)?.position ?? after) : Math.max(head, after),
+    position: more ? Number(page.at(-1)?.position ?? after) : head,
     more,
+    isAhead: after > head,
   };
 }
 

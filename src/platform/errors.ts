@@ -15,7 +15,8 @@ export const errorCodes = {
     status: 401,
     title: "The token was not accepted",
     cause: "No bearer token, an expired or forged one, or one for another issuer, audience or algorithm.",
-    action: "None for single clients, which refresh and retry. Many at once: check `auth` in the configuration.",
+    action:
+      "None for single clients, which refresh and retry. Many at once: check `auth` in the configuration.",
   },
   forbidden: {
     status: 403,
@@ -38,7 +39,8 @@ export const errorCodes = {
   "sequence-gap": {
     status: 409,
     title: "A batch before this one is missing",
-    cause: "The client's `previousSeq` is ahead of what this gateway has: a batch, or the server's memory, was lost.",
+    cause:
+      "The client's `previousSeq` is ahead of what this gateway has: a batch, or the server's memory, was lost.",
     action: "None: the client sends again from `lastSeq`. Many at once after a restore are expected.",
   },
   "sequence-reused": {
@@ -50,8 +52,10 @@ export const errorCodes = {
   "cursor-expired": {
     status: 410,
     title: "The cursor can't be honoured",
-    cause: "Its changes were compacted, it is of another epoch, another scope set or from the future, or it is damaged.",
-    action: "None: the client starts over from a snapshot. Many at once: look for a restore or a lost cursor secret.",
+    cause:
+      "Its changes were compacted, it is of another epoch, another scope set or from the future, or it is damaged.",
+    action:
+      "None: the client starts over from a snapshot. Many at once: look for a restore or a lost cursor secret.",
   },
   "request-too-large": {
     status: 413,
@@ -86,7 +90,8 @@ export const errorCodes = {
   "idempotency-key-reused": {
     status: 409,
     title: "This mutation id was used for other content",
-    cause: "A mutation with the same id but other content is recorded; `original` holds its result and stands.",
+    cause:
+      "A mutation with the same id but other content is recorded; `original` holds its result and stands.",
     action: "The app rewrites queued mutations, which it must not.",
   },
   "invalid-mutation": {
@@ -128,7 +133,8 @@ export const errorCodes = {
   "not-allowed": {
     status: 403,
     title: "The user may not make this change",
-    cause: "The entity's `write` rules do not give this operation, or this field, to the token's scopes and roles.",
+    cause:
+      "The entity's `write` rules do not give this operation, or this field, to the token's scopes and roles.",
     action: "Check the entity's `write` rules if the user should have been allowed.",
   },
   "upstream-rejected": {
@@ -159,13 +165,15 @@ export const errorCodes = {
     status: 502,
     title: "The upstream answered in a way that nobody foresaw",
     cause: "A status or body that the disposition map does not cover, or a mapping that failed.",
-    action: "See the evidence; correct the configuration, the mapping or the upstream, then release the mutation.",
+    action:
+      "See the evidence; correct the configuration, the mapping or the upstream, then release the mutation.",
   },
   "config-invalid": {
     status: 500,
     title: "The configuration is not valid",
     cause: "The configuration file or the environment does not follow its schema.",
-    action: "Correct every place that the message names by file, line and path; the gateway does not start before.",
+    action:
+      "Correct every place that the message names by file, line and path; the gateway does not start before.",
   },
   "database-unreachable": {
     status: 503,

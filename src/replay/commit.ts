@@ -6,7 +6,7 @@ import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, FinalStatus, StoredProblem } from "../platform/schema.ts";
 import { insertMappings, type Mapping } from "../id-map/id-map.ts";
 import { lockRecords, recordKey, type StoredRecord } from "../records/record.ts";
-import { writeDeliveries, type DeliveryWrite } from "./delivery.ts";
+import { readWaitingLanes, writeDeliveries, type DeliveryWrite } from "./delivery.ts";
 
 /** What one lane wants to have written: at most one mutation's outcome, and where the lane stands after it. */
 export interface LaneCommit {
@@ -41,7 +41,8 @@ export interface Outcome {
 }
 
 export type CommitResult =
-  | { kind: "done"; leaseUntil: number; logGoesOn: boolean; version: number | undefined }
+  /** `unblocked`: lanes that waited for one of the mutations of this transaction. */
+  | { kind: "done"; leaseUntil: number; logGoesOn: boolean; unblocked: string[] }
   /** The lane is no longer ours; nothing of it was written. */
   | { kind: "stale" }
   /** Somebody else wrote the record since the call began; nothing was written. Read it again, then commit. */
@@ -75,8 +76,13 @@ export async function commitLanes(
       ),
     ]);
     const { writable, results } = sortOut(commits, tails, records, startedAt + leaseMs);
-    if (writable.length > 0) await write(trx, tenantId, writable, records, { codec, leaseMs });
-    return results;
+    if (writable.length === 0) return results;
+    const settled = writable.flatMap(({ outcome }) => (outcome?.isNew ? [outcome.mutationId] : []));
+    const [unblocked] = await Promise.all([
+      readWaitingLanes(trx, tenantId, settled),
+      write(trx, tenantId, writable, records, { codec, leaseMs }),
+    ]);
+    return results.map((result) => (result.kind === "done" ? { ...result, unblocked } : result));
   });
 }
 
@@ -114,8 +120,7 @@ function sortOut(
       taken.add(key);
     }
     writable.push(commit);
-    const version = commit.record ? (stored?.version ?? 0) + 1 : commit.outcome?.version;
-    return { kind: "done", leaseUntil, logGoesOn: tail > commit.position, version };
+    return { kind: "done", leaseUntil, logGoesOn: tail > commit.position, unblocked: [] };
   });
   return { writable, results };
 }

@@ -84,3 +84,18 @@ async function upsertDeliveries(
       key_id = coalesce(excluded.key_id, delivery.key_id), evidence = coalesce(excluded.evidence, delivery.evidence),
       updated_at = now()`.execute(trx);
 }
+
+/** The lanes whose head waits for one of these mutations. */
+export async function readWaitingLanes(
+  trx: Transaction<Database>,
+  tenantId: string,
+  mutationIds: string[],
+): Promise<string[]> {
+  if (mutationIds.length === 0) return [];
+  const { rows } = await sql<{ client_id: string }>`
+    select distinct client_id from delivery
+    where tenant_id = ${tenantId} and blocked_by = any(${mutationIds}::uuid[]) and state = 'waiting'`.execute(
+    trx,
+  );
+  return rows.map((row) => row.client_id);
+}

@@ -230,7 +230,9 @@ export async function waitFor(slice: Slice, place: Place, blockedBy: string): Pr
   const dueInMs = backoffMs(failures, { baseMs, capMs: Math.min(capMs, waitCapMs) });
   const row = toDelivery(slice, place, { error: undefined, possiblySent: false }, undefined);
   await commitSlice(slice, {
-    ...{ position: slice.position, failures, release: { dueInMs } },
+    position: slice.position,
+    failures,
+    release: { dueInMs },
     delivery: { ...row, state: "waiting", blockedBy },
   });
   return { kind: "stopped", dueInMs };
@@ -257,7 +259,9 @@ async function retryLater(
     "a mutation is tried again later",
   );
   await commitSlice(slice, {
-    ...{ position: slice.position, failures, release: { dueInMs } },
+    position: slice.position,
+    failures,
+    release: { dueInMs },
     delivery: {
       ...toDelivery(slice, place, failed, delivery),
       state: "retrying",

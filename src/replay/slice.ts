@@ -16,6 +16,8 @@ export interface Slice {
   /** Fires when the process stops and calls must end. */
   signal: AbortSignal;
   leaseMs: number;
+  /** Told of each commit, when it is done. */
+  onCommit: (commit: { hasOutcome: boolean; unblocked: string[] }) => void;
   /** On the monotonic clock; moves with every commit. */
   leaseUntil: number;
   position: number;
@@ -51,6 +53,7 @@ export async function commitSlice(
     slice.leaseUntil = result.leaseUntil;
     slice.position = commit.position;
     slice.failures = commit.failures;
+    slice.onCommit({ hasOutcome: commit.outcome !== undefined, unblocked: result.unblocked });
   }
   return result;
 }

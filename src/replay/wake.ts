@@ -5,14 +5,19 @@ import type { JobQueue } from "../platform/queues.ts";
 export const replayQueue = "replay";
 
 /** Says "look at this lane". Best effort: what gets lost is found by the sweeper. */
-export type Wake = (tenantId: string, laneId: string) => void;
+export interface Wake {
+  /** Absorbed while the lane's job waits, is delayed by a backoff, or (once more) is active. */
+  (tenantId: string, laneId: string): void;
+  /** Also brings forward a job that is delayed by a backoff. */
+  now: (tenantId: string, laneId: string) => Promise<void>;
+}
 
 /**
  * Wakes lanes by jobs, at most one waiting and one active for each lane. The wakes of one turn of the event loop go out
  * together.
  */
 export function createWake(queue: JobQueue, log: Logger): Wake {
-  let waiting = new Map<string, { tenantId: string; laneId: string }>();
+  let waiting = new Map<string, LaneName>();
 
   async function send(): Promise<void> {
     const lanes = [...waiting.values()];
@@ -20,35 +25,46 @@ export function createWake(queue: JobQueue, log: Logger): Wake {
     try {
       await queue.addBulk(lanes.map(toJob));
     } catch (error) {
-      log.warn(
-        { lanes: lanes.length, error: (error as Error).message },
-        "lanes could not be woken; the sweeper will",
-      );
+      log.warn({ lanes: lanes.length, err: error }, "lanes could not be woken; the sweeper will");
     }
   }
 
-  return (tenantId, laneId) => {
+  const wake = (tenantId: string, laneId: string): void => {
     if (waiting.size === 0) setImmediate(() => void send());
-    waiting.set(laneJobId(tenantId, laneId), { tenantId, laneId });
+    waiting.set(jobName(tenantId, laneId), { tenantId, laneId });
   };
+
+  async function now(tenantId: string, laneId: string): Promise<void> {
+    const jobId = await queue.getDeduplicationJobId(jobName(tenantId, laneId));
+    const job = jobId ? await queue.getJob(jobId) : undefined;
+    if (await job?.isDelayed()) await job?.promote();
+    else wake(tenantId, laneId);
+  }
+
+  return Object.assign(wake, { now });
+}
+
+interface LaneName {
+  tenantId: string;
+  laneId: string;
 }
 
 /** Names a lane among jobs. */
-export function laneJobId(tenantId: string, laneId: string): string {
+function jobName(tenantId: string, laneId: string): string {
   return `${tenantId}/${laneId}`;
 }
 
-function toJob({ tenantId, laneId }: { tenantId: string; laneId: string }) {
+function toJob({ tenantId, laneId }: LaneName) {
   return {
     name: "lane",
     data: { tenantId, laneId },
     opts: {
-      deduplication: { id: laneJobId(tenantId, laneId), keepLastIfActive: true },
+      deduplication: { id: jobName(tenantId, laneId), keepLastIfActive: true },
       // A lane is tried for as long as it takes; when, Postgres decides.
-      attempts: Number.MAX_SAFE_INTEGER,
+      attempts: 2 ** 31 - 1,
       backoff: { type: "lane" },
       removeOnComplete: true,
-      removeOnFail: 1_000,
+      removeOnFail: true,
     },
   };
 }

@@ -1,0 +1,75 @@
+import type { Kysely } from "kysely";
+import { sql } from "kysely";
+import type { Logger } from "pino";
+import type { Registry } from "prom-client";
+
+import { feedRoutes } from "./change-feed/routes.ts";
+import { ChangeSchema } from "./change-feed/schema.ts";
+import { registerClientAuth } from "./http/client-auth.ts";
+import { registerHealth } from "./http/health.ts";
+import { registerMetrics } from "./http/metrics.ts";
+import { registerOpenapi } from "./http/openapi.ts";
+import { registerOpsAuth } from "./http/ops-auth.ts";
+import { createHttpServer, type HttpServer } from "./http/server.ts";
+import { idMapRoutes } from "./id-map/routes.ts";
+import { MutationResultSchema } from "./inbox/result-schema.ts";
+import { mutationRoutes } from "./inbox/routes.ts";
+import { capabilityRoutes } from "./ingest/capabilities.ts";
+import { ingestRoutes } from "./ingest/routes.ts";
+import { registerQueuesBoard } from "./ops/queues-board.ts";
+import type { Config } from "./platform/config/schema.ts";
+import type { Hints } from "./platform/hints.ts";
+import type { PayloadCodec } from "./platform/payload-codec.ts";
+import type { JobQueue } from "./platform/queues.ts";
+import type { Database } from "./platform/schema.ts";
+import { version } from "./platform/version.ts";
+import type { Wake } from "./replay/wake.ts";
+
+export interface AppDeps {
+  role: "all" | "api" | "worker";
+  config: Config;
+  db: Kysely<Database>;
+  codec: PayloadCodec;
+  hints: Hints;
+  wake: Wake;
+  queues: readonly JobQueue[];
+  metrics: Registry;
+  log: Logger;
+  cursorSecrets: string[];
+  fingerprintSecrets: string[];
+  epoch: string;
+  /** Aborted when the process begins to stop. */
+  stopping: AbortSignal;
+}
+
+/**
+ * The HTTP side: plugins in the order of the data's way. A worker has only health and metrics. Nothing listens yet.
+ */
+export async function buildApp(deps: AppDeps): Promise<HttpServer> {
+  const { config, db, log, stopping } = deps;
+  const app = await createHttpServer({ logger: log, limits: config.limits, stopping });
+  await registerOpenapi(app, { version });
+  registerMetrics(app, deps.metrics);
+  const database = { name: "database", check: async () => void (await sql`select 1`.execute(db)) };
+  const queues = { name: "queues", check: async () => void (await deps.queues[0]?.getJobCounts("waiting")) };
+  registerHealth(app, { checks: [database, queues], stopping });
+  if (deps.role !== "worker") await registerApi(app, deps);
+  return app;
+}
+
+async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
+  const { config } = deps;
+  const requireClient = await registerClientAuth(app, { tenants: config.tenants });
+  const shared = { ...deps, requireClient };
+  app.addSchema(MutationResultSchema);
+  app.addSchema(ChangeSchema);
+  await app.register(capabilityRoutes, shared);
+  await app.register(ingestRoutes, shared);
+  await app.register(mutationRoutes, shared);
+  await app.register(idMapRoutes, shared);
+  await app.register(feedRoutes, shared);
+  if (config.ops) {
+    const requireOps = await registerOpsAuth(app, { auth: config.ops.auth });
+    await registerQueuesBoard(app, { queues: deps.queues, requireOps });
+  }
+}

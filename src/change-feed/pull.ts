@@ -1,0 +1,47 @@
+import type { Kysely } from "kysely";
+
+import { assertOwnClient } from "../clients/client.ts";
+import type { Identity } from "../http/identity.ts";
+import { inTenantSnapshot } from "../platform/db.ts";
+import type { PayloadCodec } from "../platform/payload-codec.ts";
+import type { Database } from "../platform/schema.ts";
+import { cursorExpired, readCursor, signCursor } from "./cursor.ts";
+import { readChanges, type Change } from "./read.ts";
+
+export interface FeedDeps {
+  db: Kysely<Database>;
+  codec: PayloadCodec;
+  /** Newest first. */
+  cursorSecrets: string[];
+  epoch: string;
+}
+
+export interface Pulled {
+  changes: Change[];
+  cursor: string;
+  more: boolean;
+}
+
+/**
+ * The page of changes after a cursor, and the cursor to go on from. Without a cursor it begins with the first change.
+ *
+ * @throws {TidegateError} `cursor-expired`: the client starts over. `client-owned`: it is another user's client.
+ */
+export async function pullChanges(
+  { db, codec, cursorSecrets, epoch }: FeedDeps,
+  identity: Identity,
+  { clientId, cursor, limit }: { clientId: string | undefined; cursor: string | undefined; limit: number },
+): Promise<Pulled> {
+  const { tenantId, userId, scopes, roles } = identity;
+  const claims = { tenantId, clientId, scopes, epoch };
+  const after = cursor === undefined ? 0 : readCursor(cursorSecrets, claims, cursor);
+  const page = await inTenantSnapshot(db, tenantId, async (trx) => {
+    if (clientId !== undefined) await assertOwnClient(trx, { tenantId, clientId }, userId);
+    const reader = { tenantId, userId, scopes, roles, clientId };
+    const found = await readChanges(trx, reader, { after, limit, codec });
+    if (found.isAhead) throw cursorExpired("It is ahead of this feed.");
+    return found;
+  });
+  const { changes, more } = page;
+  return { changes, more, cursor: signCursor(cursorSecrets, claims, page.position) };
+}

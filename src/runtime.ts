@@ -1,0 +1,142 @@
+import { sql, type Kysely } from "kysely";
+import type { Logger } from "pino";
+
+import { buildApp } from "./app.ts";
+import type { HttpServer } from "./http/server.ts";
+import { loadConfig } from "./platform/config/load.ts";
+import type { Config } from "./platform/config/schema.ts";
+import { assertDatabaseReachable } from "./platform/database-check.ts";
+import { openDatabase } from "./platform/db.ts";
+import { startEmbeddedPostgres } from "./platform/embedded-postgres.ts";
+import type { Environment } from "./platform/environment.ts";
+import { createHints } from "./platform/hints.ts";
+import { createMetrics } from "./platform/metrics.ts";
+import { migrate } from "./platform/migrate.ts";
+import { plainCodec } from "./platform/payload-codec.ts";
+import { openQueueBackend } from "./platform/queues.ts";
+import { assertSchemaIsCurrent } from "./platform/schema-version.ts";
+import type { Database } from "./platform/schema.ts";
+import { createWake, replayQueue } from "./replay/wake.ts";
+import { startReplayWorker } from "./replay/worker.ts";
+import { openUpstream, type Upstream } from "./upstream/upstream.ts";
+import { primaryOf } from "./upstream/primary.ts";
+
+export interface Runtime {
+  app: HttpServer;
+  config: Config;
+  /** Where the database is: the embedded one's, or the one that was named. */
+  databaseUrl: string;
+  /** Stops taking requests and lanes, finishes what is in flight, closes everything. Safe to call twice. */
+  close: () => Promise<void>;
+}
+
+export interface RuntimeOptions {
+  environment: Environment;
+  /** Where `${VAR}` in the configuration comes from. */
+  env: NodeJS.ProcessEnv;
+  log: Logger;
+}
+
+/**
+ * Opens everything a role needs, in the order in which one thing stands on another, and closes it in reverse: also what
+ * was already open when a later step fails.
+ *
+ * @throws {TidegateError} `config-invalid`, `database-unreachable`, `database-version`, `redis-unreachable`,
+ * `data-dir-in-use`: the process says so and ends.
+ */
+export async function openRuntime(options: RuntimeOptions): Promise<Runtime> {
+  const closers: (() => Promise<unknown>)[] = [];
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => (closing ??= closeAll(closers));
+  try {
+    return { ...(await open(options, (closer) => closers.push(closer))), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function closeAll(closers: (() => Promise<unknown>)[]): Promise<void> {
+  for (const closer of closers.toReversed()) await closer();
+}
+
+async function open(
+  { environment, env, log }: RuntimeOptions,
+  onClose: (closer: () => Promise<unknown>) => void,
+): Promise<Omit<Runtime, "close">> {
+  const { config, warnings } = loadConfig(environment.configPath, env);
+  for (const warning of warnings) log.warn(warning);
+  const onError = (error: Error): void => log.warn({ err: error }, "a connection was lost");
+
+  const databaseUrl = environment.databaseUrl ?? (await openEmbedded(environment, log, onClose));
+  await assertDatabaseReachable(databaseUrl);
+  const db = openDatabase(databaseUrl, { poolMax: databaseConnections, onError });
+  onClose(() => db.destroy());
+  await assertSchemaIsCurrent(db, { queuesOnPostgres: environment.redisUrl === undefined });
+  const epoch = await readEpoch(db);
+
+  const backend = await openQueueBackend({ redisUrl: environment.redisUrl, databaseUrl, onError });
+  onClose(() => backend.close());
+  const queue = backend.queue(replayQueue);
+  const wake = createWake(queue, log);
+  const hints = createHints();
+
+  if (environment.role !== "api") {
+    const primaries = openPrimaries(config, log);
+    onClose(() => Promise.all(Array.from(primaries.values(), (upstream) => upstream.close())));
+    const worker = startReplayWorker({ db, codec: plainCodec, backend, wake, hints, log, primaries });
+    onClose(() => worker.close());
+  }
+
+  const stopping = new AbortController();
+  const app = await buildApp({
+    role: environment.role,
+    config,
+    db,
+    codec: plainCodec,
+    hints,
+    wake,
+    queues: [queue],
+    metrics: createMetrics(),
+    log,
+    cursorSecrets: environment.cursorSecrets,
+    fingerprintSecrets: environment.fingerprintSecrets,
+    epoch,
+    stopping: stopping.signal,
+  });
+  onClose(() => {
+    stopping.abort();
+    return app.close();
+  });
+  return { app, config, databaseUrl };
+}
+
+const databaseConnections = 16;
+
+/** The embedded server is migrated at each start: nobody else would. */
+async function openEmbedded(
+  { dataDir }: Environment,
+  log: Logger,
+  onClose: (closer: () => Promise<unknown>) => void,
+): Promise<string> {
+  const embedded = await startEmbeddedPostgres({ dataDir, log: (message) => log.info(message) });
+  onClose(() => embedded.stop());
+  const { applied } = await migrate(embedded.ownerUrl, { serviceRole: "tidegate" });
+  if (applied.length > 0) log.info({ applied }, "the database was migrated");
+  return embedded.serviceUrl;
+}
+
+async function readEpoch(db: Kysely<Database>): Promise<string> {
+  const { rows } = await sql<{ epoch: string }>`select epoch from installation`.execute(db);
+  if (!rows[0]) throw new Error("the installation row is missing");
+  return rows[0].epoch;
+}
+
+function openPrimaries(config: Config, log: Logger): Map<string, Upstream> {
+  return new Map(
+    Object.entries(config.tenants).map(([tenantId, tenant]) => {
+      const { id, upstream } = primaryOf(tenant);
+      return [tenantId, openUpstream(id, upstream, { log: log.child({ tenantId }) })];
+    }),
+  );
+}

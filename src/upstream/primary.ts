@@ -1,0 +1,11 @@
+import type { TenantConfig, UpstreamConfig } from "../platform/config/schema.ts";
+
+/** The tenant's one primary; the configuration is checked to have it. */
+export function primaryOf({ upstreams }: Pick<TenantConfig, "upstreams">): {
+  id: string;
+  upstream: UpstreamConfig;
+} {
+  for (const [id, upstream] of Object.entries(upstreams))
+    if (upstream.role === "primary") return { id, upstream };
+  throw new Error("a tenant without a primary passed the check of the configuration");
+}
