@@ -57,11 +57,12 @@ function checkUnusedKeys(operation: OperationConfig, path: Path, report: Report)
     );
 }
 
+/** A temp ID is resolved whatever it names; only the translation of server IDs needs the entity. */
 function checkReferences({ references }: EntityConfig, { path, entityNames, report }: EntityAt): void {
   if (!report.sound(path, "references")) return;
   for (const [pointer, entityName] of Object.entries(references ?? {}))
     if (!entityNames.includes(entityName))
-      report.problem(
+      report.warning(
         [...path, "references", pointer],
         `the upstream has no such entity${didYouMean(entityName, entityNames)}`,
       );

@@ -66,8 +66,8 @@ describe("what loads", () => {
     expect(activity?.delete.header).toBe("X-If");
   });
 
-  test("the sample of the design loads, and what is not acted on yet is said with its line", () => {
-    const { config, warnings } = load(designSample);
+  test("a file with every key loads, and what is not acted on yet is said with its line", () => {
+    const { config, warnings } = load(everyKey);
     const crm = config.tenants["hlf"]?.upstreams["crm"];
     expect(crm?.statuses).toEqual({ 404: "park", 423: "retry" });
     expect(crm?.auth).toEqual({ type: "bearer", token: "token" });
@@ -76,6 +76,7 @@ describe("what loads", () => {
     expect(warnings.map((line) => line.replace(/: this version does not act on it yet.*/, ""))).toEqual([
       "tidegate.yaml:26:15 tenants.hlf.upstreams.crm.poll",
       `tidegate.yaml:37:20 ${entity}.match`,
+      `tidegate.yaml:38:38 ${entity}.references["/mentor"]: the upstream has no such entity`,
       `tidegate.yaml:39:19 ${entity}.list`,
       `tidegate.yaml:45:24 ${entity}.reconcile`,
     ]);
@@ -168,7 +169,7 @@ describe("placeholders", () => {
 });
 
 /** As the design shows it, with the entity that its activity refers to. */
-const designSample = `ops:                                   # who may use /ops; its own issuer or secret, never a tenant's
+const everyKey = `ops:                                   # who may use /ops; its own issuer or secret, never a tenant's
   auth: { issuer: ops, audience: tidegate-ops, algorithm: HS256, secret: \${OPS_JWT_SECRET} }   # claim \`role\`: viewer | operator | approver
 tenants:
   hlf:
@@ -213,5 +214,4 @@ tenants:
             write: { create: [ "org" ], update: [ "user:{/mentor}", "role:coordinator" ], delete: [ "role:coordinator" ], fields: { /approved: [ "role:coordinator" ] } }
             conflict: reject
             reconcile: { ignore: [ /updatedAt ], tolerate: { /minutes: { absolute: 0 } }, duplicateKey: [ /mentor, /date, /start ] }
-          mentor: { path: /mentors, id: /id }
 `;
