@@ -76,7 +76,7 @@ describe("what loads", () => {
     expect(warnings.map((line) => line.replace(/: this version does not act on it yet.*/, ""))).toEqual([
       "tidegate.yaml:26:15 tenants.hlf.upstreams.crm.poll",
       `tidegate.yaml:37:20 ${entity}.match`,
-      `tidegate.yaml:38:38 ${entity}.references["/mentor"]: the upstream has no such entity`,
+      `tidegate.yaml:38:36 ${entity}.references["/mentor"]: the upstream has no such entity`,
       `tidegate.yaml:39:19 ${entity}.list`,
       `tidegate.yaml:45:24 ${entity}.reconcile`,
     ]);
