@@ -44,14 +44,11 @@ const boardPolicy =
   "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
   "font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; form-action 'self'";
 
-type BoardOptions = Parameters<typeof createBullBoard>[0];
-
 function boardPlugin(queues: readonly Queue[]) {
   const serverAdapter = new FastifyAdapter().setBasePath(path);
   createBullBoard({
     queues: queues.map((queue) => new BullMQAdapter(queue)),
-    // The adapter's package brings a copy of the board's types whose private members count as others.
-    serverAdapter: serverAdapter as unknown as BoardOptions["serverAdapter"],
+    serverAdapter,
     options: {
       uiConfig: { boardTitle: "Tidegate queues" },
       handlerHooks: {
