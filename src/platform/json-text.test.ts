@@ -86,6 +86,16 @@ test("canonical text is the same for what means the same, and only for that", ()
   );
 });
 
+test("what a phone can send in one mutation is canonical in time that grows with its length", () => {
+  const zeros = "0".repeat(250_000);
+  expect(canonicalNumber(`1${zeros}10`)).toBe(`1${zeros}1e1`);
+  expect(canonicalNumber(`0.${zeros}1`)).toBe("1e-250001");
+  expect(canonicalNumber(`1e${"9".repeat(250_000)}`)).toBe(`1e${"9".repeat(250_000)}`);
+  const nested = `${"[".repeat(64)}${"1.0,".repeat(50_000)}"urn"${"]".repeat(64)}`;
+  expect(canonicalJson(nested)).toBe(`${"[".repeat(64)}${"1,".repeat(50_000)}"urn"${"]".repeat(64)}`);
+  expect(mapStrings(nested, () => "7")).toBe(nested.replace("urn", "7"));
+});
+
 test("depth is counted outside strings", () => {
   expect(depthOf('{"a":[["[[[[", {"b":1}]]}')).toBe(4);
   expect(depthOf("1")).toBe(0);

@@ -2,7 +2,8 @@
  * Work on JSON as text, for payloads that must come out as they came in: integers beyond 2^53, key order, escapes,
  * lone surrogates. `JSON.parse` would change all of these.
  *
- * Every function expects text that `JSON.parse` accepts. Recursion is as deep as the text is nested.
+ * Every function expects text that `JSON.parse` accepts. Recursion is as deep as the text is nested. Phones choose the
+ * text, so the time it takes grows with its length, and at most with its depth besides.
  */
 
 /** A member of an object, or an element of an array, as offsets into the text. */
@@ -23,22 +24,13 @@ const CLOSE_BRACKET = 0x5d;
 /** The members of the object, or the elements of the array, that begins at `start`; none for any other value. */
 export function slicesAt(text: string, start = 0): Slice[] {
   const slices: Slice[] = [];
-  let at = skipSpace(text, start);
-  const open = text.charCodeAt(at);
-  if (open !== OPEN_BRACE && open !== OPEN_BRACKET) return slices;
-  at = skipSpace(text, at + 1);
-  while (text.charCodeAt(at) !== CLOSE_BRACE && text.charCodeAt(at) !== CLOSE_BRACKET) {
-    let key = String(slices.length);
-    if (open === OPEN_BRACE) {
-      const keyEnd = endOfString(text, at);
-      key = unquote(text.slice(at, keyEnd));
-      at = skipSpace(text, skipSpace(text, keyEnd) + 1);
-    }
-    const end = endOfValue(text, at);
-    slices.push({ key, start: at, end });
-    at = skipSpace(text, end);
-    if (text.charCodeAt(at) === COMMA) at = skipSpace(text, at + 1);
-  }
+  const open = skipSpace(text, start);
+  if (!isContainer(text, open)) return slices;
+  walkMembers(text, open, (key, from) => {
+    const end = endOfValue(text, from);
+    slices.push({ key, start: from, end });
+    return end;
+  });
   return slices;
 }
 
@@ -108,7 +100,9 @@ export function mapStrings(
  * that a reader could tell apart.
  */
 export function canonicalJson(text: string): string {
-  return canonicalAt(text, skipSpace(text, 0));
+  const whole: string[] = [];
+  canonicalAt(text, skipSpace(text, 0), whole);
+  return whole.join("");
 }
 
 /** How deeply arrays and objects are nested: 0 for a scalar, 1 for `{}`. Stops counting above `max`. */
@@ -137,33 +131,71 @@ export function isObject(text: string): boolean {
   return text.charCodeAt(skipSpace(text, 0)) === OPEN_BRACE;
 }
 
+/**
+ * Goes through the members of the object, or the elements of the array, that begins at `open`, and returns the offset
+ * after it.
+ *
+ * @param take gets each key and where its value begins, and returns where it ends.
+ */
+function walkMembers(text: string, open: number, take: (key: string, start: number) => number): number {
+  const hasKeys = text.charCodeAt(open) === OPEN_BRACE;
+  let at = skipSpace(text, open + 1);
+  for (let index = 0; !isClosing(text, at); index++) {
+    let key = String(index);
+    if (hasKeys) {
+      const keyEnd = endOfString(text, at);
+      key = unquote(text.slice(at, keyEnd));
+      at = skipSpace(text, skipSpace(text, keyEnd) + 1);
+    }
+    at = skipSpace(text, take(key, at));
+    if (text.charCodeAt(at) === COMMA) at = skipSpace(text, at + 1);
+  }
+  return at + 1;
+}
+
+/** Returns the offset after the value. */
 function visitStrings(
   text: string,
   start: number,
   path: readonly string[],
   visit: (start: number, end: number, path: readonly string[]) => void,
-): void {
-  const open = text.charCodeAt(start);
-  if (open === QUOTE) visit(start, endOfString(text, start), path);
-  else if (open === OPEN_BRACE || open === OPEN_BRACKET) {
-    for (const slice of slicesAt(text, start)) visitStrings(text, slice.start, [...path, slice.key], visit);
+): number {
+  if (isContainer(text, start)) {
+    return walkMembers(text, start, (key, from) => visitStrings(text, from, [...path, key], visit));
   }
+  const end = endOfValue(text, start);
+  if (text.charCodeAt(start) === QUOTE) visit(start, end, path);
+  return end;
 }
 
-function canonicalAt(text: string, start: number): string {
-  const open = text.charCodeAt(start);
-  if (open === QUOTE) return canonicalString(text.slice(start, endOfString(text, start)));
-  if (open === OPEN_BRACKET) {
-    return `[${slicesAt(text, start)
-      .map((slice) => canonicalAt(text, slice.start))
-      .join(",")}]`;
+/** Adds the canonical text of the value to `into`, and returns the offset after the value. */
+function canonicalAt(text: string, start: number, into: string[]): number {
+  if (!isContainer(text, start)) {
+    const end = endOfValue(text, start);
+    into.push(canonicalScalar(text.slice(start, end)));
+    return end;
   }
-  if (open === OPEN_BRACE) {
-    const members = slicesAt(text, start).toSorted((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
-    return `{${members.map((slice) => `${JSON.stringify(slice.key)}:${canonicalAt(text, slice.start)}`).join(",")}}`;
-  }
-  const token = text.slice(start, endOfValue(text, start));
-  return open === 0x2d || (open >= 0x30 && open <= 0x39) ? canonicalNumber(token) : token;
+  const hasKeys = text.charCodeAt(start) === OPEN_BRACE;
+  const keys: string[] = [];
+  const values: string[] = [];
+  const end = walkMembers(text, start, (key, from) => {
+    keys.push(key);
+    return canonicalAt(text, from, values);
+  });
+  into.push(hasKeys ? canonicalObject(keys, values) : `[${values.join(",")}]`);
+  return end;
+}
+
+function canonicalObject(keys: string[], values: string[]): string {
+  const members = keys.map((key, index) => ({ key, value: values[index] ?? "" }));
+  members.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
+  return `{${members.map(({ key, value }) => `${JSON.stringify(key)}:${value}`).join(",")}}`;
+}
+
+function canonicalScalar(token: string): string {
+  const first = token.charCodeAt(0);
+  if (first === QUOTE) return canonicalString(token);
+  return first === 0x2d || (first >= 0x30 && first <= 0x39) ? canonicalNumber(token) : token;
 }
 
 function canonicalString(token: string): string {
@@ -172,20 +204,44 @@ function canonicalString(token: string): string {
 
 const plainInteger = /^-?[1-9]\d*$/;
 
-/** An exact decimal: `1`, `1.0`, `10e-1` and `0.1E1` are one, and no digit is lost. */
+/** More would not fit a double exactly; nobody means such a number. */
+const exponentDigitsMax = 15;
+
+/**
+ * An exact decimal: `1`, `1.0`, `10e-1` and `0.1E1` are one, and no digit is lost. Only an exponent of more than 15
+ * digits keeps its spelling.
+ */
 export function canonicalNumber(token: string): string {
   if (plainInteger.test(token) && !token.endsWith("0")) return token;
   const [, sign = "", whole = "", fraction = "", exponent = "0"] =
     /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(token) ?? [];
   const digits = (whole + fraction).replace(/^0+/, "");
-  const significant = digits.replace(/0+$/, "");
+  const significant = withoutTrailingZeros(digits);
   if (significant === "") return "0";
-  const power = BigInt(exponent) - BigInt(fraction.length) + BigInt(digits.length - significant.length);
-  return power === 0n ? sign + significant : `${sign}${significant}e${power}`;
+  if (exponent.length > exponentDigitsMax) return token;
+  const power = Number(exponent) - fraction.length + digits.length - significant.length;
+  return power === 0 ? sign + significant : `${sign}${significant}e${power}`;
+}
+
+/** By hand: the pattern `0+$` takes quadratic time on digits full of zeros. */
+function withoutTrailingZeros(digits: string): string {
+  let end = digits.length;
+  while (end > 0 && digits.charCodeAt(end - 1) === 0x30) end--;
+  return digits.slice(0, end);
 }
 
 function unquote(token: string): string {
   return token.includes("\\") ? (JSON.parse(token) as string) : token.slice(1, -1);
+}
+
+function isContainer(text: string, at: number): boolean {
+  const code = text.charCodeAt(at);
+  return code === OPEN_BRACE || code === OPEN_BRACKET;
+}
+
+function isClosing(text: string, at: number): boolean {
+  const code = text.charCodeAt(at);
+  return code === CLOSE_BRACE || code === CLOSE_BRACKET;
 }
 
 function skipSpace(text: string, start: number): number {
