@@ -1,0 +1,71 @@
+import { parseArgs } from "node:util";
+
+export interface BenchOptions {
+  ingest: IngestOptions | undefined;
+  replay: ReplayOptions | undefined;
+  writeDocs: boolean;
+  /** Where CPU profiles of the gateway's processes go; none are taken without it. */
+  cpuProfDir: string | undefined;
+}
+
+export interface IngestOptions {
+  rounds: number;
+  connections: number;
+  /** Batches of one turn, by mutations in a batch. A turn also ends after `turnMsMax`. */
+  batches: Record<number, number>;
+  turnMsMax: number;
+}
+
+export interface ReplayOptions {
+  rounds: number;
+  phones: number;
+  mutationsPerPhone: number;
+  latenciesMs: number[];
+  concurrency: number;
+}
+
+const fullIngest: IngestOptions = {
+  rounds: 7,
+  connections: 8,
+  batches: { 1: 3_000, 50: 800, 200: 300 },
+  turnMsMax: 3_000,
+};
+const quickIngest: IngestOptions = {
+  ...fullIngest,
+  rounds: 5,
+  batches: { 1: 1_000, 50: 300, 200: 100 },
+  turnMsMax: 1_000,
+};
+const fullReplay: ReplayOptions = {
+  rounds: 5,
+  phones: 200,
+  mutationsPerPhone: 50,
+  latenciesMs: [0, 5, 20],
+  concurrency: 64,
+};
+const quickReplay: ReplayOptions = { ...fullReplay, rounds: 2, latenciesMs: [5] };
+
+/** Reads the command line. @throws {Error} for an unknown option. */
+export function readOptions(args: string[]): BenchOptions {
+  const { values } = parseArgs({
+    args,
+    options: {
+      quick: { type: "boolean", default: false },
+      only: { type: "string" },
+      rounds: { type: "string" },
+      "write-docs": { type: "boolean", default: false },
+      "cpu-prof-dir": { type: "string" },
+    },
+  });
+  const { quick, only } = values;
+  if (only !== undefined && only !== "ingest" && only !== "replay") {
+    throw new Error("--only takes ingest or replay");
+  }
+  const rounds = values.rounds === undefined ? {} : { rounds: Number(values.rounds) };
+  return {
+    ingest: only === "replay" ? undefined : { ...(quick ? quickIngest : fullIngest), ...rounds },
+    replay: only === "ingest" ? undefined : { ...(quick ? quickReplay : fullReplay), ...rounds },
+    writeDocs: values["write-docs"],
+    cpuProfDir: values["cpu-prof-dir"],
+  };
+}

@@ -1,0 +1,70 @@
+import { writeFile } from "node:fs/promises";
+
+import { ingestTable, replayTable, type Report } from "./report.ts";
+
+const path = new URL("../docs/performance.md", import.meta.url);
+
+/** Rewrites docs/performance.md with this run. */
+export async function writePerformanceDoc(report: Report): Promise<void> {
+  await writeFile(path, performanceDoc(report));
+}
+
+function performanceDoc(report: Report): string {
+  return `${[
+    "# Performance",
+    "<!-- Written by `npm run bench -- --write-docs`; the words are in bench/performance-doc.ts. -->",
+    introduction,
+    machine(report),
+    ...(report.ingest && report.options.ingest
+      ? ["## Ingest", ingestWords(report.options.ingest), ingestTable(report.ingest)]
+      : []),
+    ...(report.replay && report.options.replay
+      ? ["## Replay", replayWords(report.options.replay), replayTable(report.replay)]
+      : []),
+  ].join("\n\n")}\n`;
+}
+
+const introduction = [
+  "What the gateway does in a second, beside what the same machine does without it. Every figure is of one run of",
+  "`npm run bench`: the contenders take turns, each round begins with another one, each contender, the load and the",
+  "upstream are processes of their own, and everything is on loopback. A figure is the median of the rounds, beside the",
+  "lowest and the highest; on a machine that others use as well, the share of the floor says more than the figure.",
+].join("\n");
+
+function machine({ date, machine: m }: Report): string {
+  return [
+    `The last run: ${date.slice(0, 10)}, ${m.cores} cores (${m.cpu}), ${m.memoryGiB} GiB, ${m.system}, Node ${m.node},`,
+    `PostgreSQL ${m.postgres} ${process.env["TEST_DATABASE_URL"] ? "(given)" : "(embedded, fsync on)"}${m.redis ? ", Redis without persistence" : ", no Redis"}.`,
+  ].join("\n");
+}
+
+function ingestWords({ connections, rounds }: NonNullable<Report["options"]["ingest"]>): string {
+  return [
+    `Mutations acknowledged in a second over ${connections} connections, ${rounds} rounds; a mutation's data has about 150 bytes.`,
+    "Each phone has its own token and uploads four batches; four of five mutations create an activity, the fifth corrects",
+    "the one before it.",
+    "",
+    "- **floor**: Fastify, a token check by @fastify/jwt, one insert of all rows into a table of a UUID and a text.",
+    "- **naive**: the same, with an insert and a BullMQ job for each mutation, those of a batch at the same time.",
+    "- **tidegate**: the gateway in the role `api`, logs and metrics on, nothing replayed meanwhile.",
+  ].join("\n");
+}
+
+function replayWords({
+  phones,
+  mutationsPerPhone,
+  concurrency,
+  rounds,
+}: NonNullable<Report["options"]["replay"]>): string {
+  return [
+    `${phones} phones with ${mutationsPerPhone} mutations each (the mix is the one above), at most ${concurrency} calls in flight, an upstream that`,
+    `answers after 0, 5 or 20 ms, ${rounds} rounds. The time is that from the first to the last effect in the upstream's journal,`,
+    "by a process that was started with everything already waiting. Out of order: changes that took effect after a later",
+    "one of the same phone.",
+    "",
+    "- **floor**: a loop over each phone's calls with undici; nothing is durable.",
+    "- **naive**: a BullMQ job for each mutation, no other books; IDs are kept in memory.",
+    "- **tidegate on Redis / on Postgres**: the inbox is filled through the API, then a gateway in the role `worker` is",
+    "  started. The run fails unless every mutation took effect once, in its phone's order, and has its outcome on record.",
+  ].join("\n");
+}

@@ -1,0 +1,34 @@
+/** What took effect at the upstream, and whether it was in order. */
+export interface Journal {
+  add: (change: { phone: number; n: number }) => void;
+  view: () => JournalView;
+}
+
+export interface JournalView {
+  effects: number;
+  /** Changes that came after a later one of the same phone. */
+  outOfOrder: number;
+  duplicates: number;
+  /** From the first effect to the last. */
+  elapsedMs: number;
+}
+
+export function createJournal(): Journal {
+  const seen = new Set<string>();
+  const highest = new Map<number, number>();
+  const counts = { effects: 0, outOfOrder: 0, duplicates: 0 };
+  let firstAt = 0;
+  let lastAt = 0;
+  return {
+    add({ phone, n }) {
+      lastAt = performance.now();
+      if (counts.effects++ === 0) firstAt = lastAt;
+      const key = `${phone}/${n}`;
+      if (seen.has(key)) counts.duplicates++;
+      else if (n < (highest.get(phone) ?? 0)) counts.outOfOrder++;
+      seen.add(key);
+      highest.set(phone, Math.max(n, highest.get(phone) ?? 0));
+    },
+    view: () => ({ ...counts, elapsedMs: lastAt - firstAt }),
+  };
+}

@@ -1,0 +1,95 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { arch, availableParallelism, cpus, platform, totalmem } from "node:os";
+
+import type { IngestResult } from "./ingest/ingest.ts";
+import type { BenchOptions } from "./options.ts";
+import type { ReplayResult } from "./replay/replay.ts";
+import type { Spread } from "./stats.ts";
+
+export interface Report {
+  date: string;
+  machine: Machine;
+  options: BenchOptions;
+  ingest: IngestResult[] | undefined;
+  replay: ReplayResult[] | undefined;
+}
+
+export interface Machine {
+  cpu: string;
+  cores: number;
+  memoryGiB: number;
+  system: string;
+  node: string;
+  postgres: string;
+  redis: boolean;
+}
+
+export function describeMachine(servers: Pick<Machine, "postgres" | "redis">): Machine {
+  return {
+    cpu: cpus()[0]?.model.trim() ?? "unknown",
+    cores: availableParallelism(),
+    memoryGiB: Math.round(totalmem() / 1024 ** 3),
+    system: `${platform()} ${arch()}`,
+    node: process.versions.node,
+    ...servers,
+  };
+}
+
+const latest = new URL("results/latest.json", import.meta.url);
+
+export async function writeJson(report: Report): Promise<void> {
+  await mkdir(new URL(".", latest), { recursive: true });
+  await writeFile(latest, `${JSON.stringify(report, null, 2)}\n`);
+}
+
+/** Markdown, to be read on a terminal as well. */
+export function ingestTable(results: IngestResult[]): string {
+  const rows = results.map((result) => [
+    String(result.mutationsPerBatch),
+    result.contender,
+    ...rate(result.mutationsPerSecond),
+    result.ratioToFloor.toFixed(2),
+    result.batchMs.p50.toFixed(1),
+    result.batchMs.p99.toFixed(1),
+  ]);
+  const head = ["batch of", "contender", "mutations/s", "min–max", "of the floor", "p50 ms", "p99 ms"];
+  return table(head, rows, [1]);
+}
+
+export function replayTable(results: ReplayResult[]): string {
+  const rows = results.map((result) => [
+    `${result.latencyMs} ms`,
+    result.contender,
+    ...rate(result.mutationsPerSecond),
+    result.ratioToFloor.toFixed(2),
+    count(result.outOfOrder.median),
+    count(result.duplicates),
+  ]);
+  const head = ["upstream", "contender", "replays/s", "min–max", "of the floor", "out of order", "doubled"];
+  return table(head, rows, [1]);
+}
+
+function rate({ median, min, max }: Spread): string[] {
+  return [count(median), `${count(min)}–${count(max)}`];
+}
+
+function count(value: number): string {
+  return Math.round(value).toLocaleString("en-US");
+}
+
+/** @param left the columns that hold words. */
+function table(head: string[], rows: string[][], left: number[]): string {
+  const widths = head.map((title, column) =>
+    Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)),
+  );
+  const line = (cells: string[]): string =>
+    `| ${cells.map((cell, column) => pad(cell, widths[column] ?? 0, left.includes(column))).join(" | ")} |`;
+  const rule = widths.map((width, column) =>
+    left.includes(column) ? "-".repeat(width) : `${"-".repeat(width - 1)}:`,
+  );
+  return [line(head), line(rule), ...rows.map(line)].join("\n");
+}
+
+function pad(cell: string, width: number, isLeft: boolean): string {
+  return isLeft ? cell.padEnd(width) : cell.padStart(width);
+}

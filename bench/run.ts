@@ -1,0 +1,41 @@
+import { measureIngest } from "./ingest/ingest.ts";
+import { readOptions } from "./options.ts";
+import { writePerformanceDoc } from "./performance-doc.ts";
+import { measureReplay } from "./replay/replay.ts";
+import { describeMachine, ingestTable, replayTable, writeJson, type Report } from "./report.ts";
+import { startPostgres, startRedis } from "./servers.ts";
+
+/** `npm run bench`: every contender in the same run, in turns, on loopback, each in its own process. */
+async function main(): Promise<void> {
+  const options = readOptions(process.argv.slice(2));
+  const postgres = await startPostgres();
+  const redis = await startRedis();
+  if (!redis) {
+    say(
+      "THERE IS NO redis-server ON THE PATH: replay on Redis is left out, and the naive queue is in Postgres.",
+    );
+  }
+  try {
+    const parts = { postgres, redis, cpuProfDir: options.cpuProfDir, say };
+    const report: Report = {
+      date: new Date().toISOString(),
+      machine: describeMachine({ postgres: postgres.version, redis: redis !== undefined }),
+      options,
+      ingest: options.ingest && (await measureIngest(parts, options.ingest)),
+      replay: options.replay && (await measureReplay(parts, options.replay)),
+    };
+    if (report.ingest) say(`\n${ingestTable(report.ingest)}`);
+    if (report.replay) say(`\n${replayTable(report.replay)}`);
+    await writeJson(report);
+    if (options.writeDocs) await writePerformanceDoc(report);
+  } finally {
+    await redis?.stop();
+    await postgres.stop();
+  }
+}
+
+function say(line: string): void {
+  console.log(line);
+}
+
+await main();
