@@ -12,6 +12,8 @@ export interface CursorClaims {
   epoch: string;
 }
 
+const charactersMax = 1_000;
+
 /** Signs a position with the newest secret. What comes out is opaque to clients and fit for URLs and headers. */
 export function signCursor(secrets: readonly string[], claims: CursorClaims, position: number): string {
   const body = Buffer.from(JSON.stringify([1, position, ...audienceOf(claims)])).toString("base64url");
@@ -23,8 +25,9 @@ export function signCursor(secrets: readonly string[], claims: CursorClaims, pos
  * @throws {TidegateError} `cursor-expired` for every other cursor: the client starts over from a snapshot.
  */
 export function readCursor(secrets: readonly string[], claims: CursorClaims, cursor: string): number {
-  const [body = "", given = ""] = cursor.split(".");
-  if (cursor.length > 1_000 || !secrets.some((secret) => isEqual(signature(secret, body), given))) {
+  const [body = "", given = "", ...rest] = cursor.slice(0, charactersMax + 1).split(".");
+  const isSigned = secrets.some((secret) => isEqual(signature(secret, body), given));
+  if (cursor.length > charactersMax || rest.length > 0 || !isSigned) {
     throw cursorExpired("It is damaged, or its secret is no longer accepted.");
   }
   const [, position, ...audience] = JSON.parse(Buffer.from(body, "base64url").toString()) as [
@@ -52,5 +55,6 @@ function signature(secret: string, body: string): string {
 }
 
 function isEqual(a: string, b: string): boolean {
-  return a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b));
+  const [left, right] = [Buffer.from(a), Buffer.from(b)];
+  return left.length === right.length && timingSafeEqual(left, right);
 }
