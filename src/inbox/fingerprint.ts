@@ -6,17 +6,24 @@ import { canonicalJson, slicesAt } from "../platform/json-text.ts";
 const parts = new Set(["entity", "op", "recordId", "baseVersion", "base", "dependsOn", "schema", "data"]);
 
 /**
- * The keyed hash of a mutation's content: equal for two texts exactly when they mean the same. Members that are null
- * count as absent.
+ * The keyed hashes of a mutation's content, one for each secret: equal for two texts when they mean the same. Members
+ * that are null count as absent.
  *
  * @param text the mutation as it stands in the batch.
+ * @param spelling `as-sent` makes white space and spelling count too: for text that may be nested too deeply, or be too
+ * long, to be brought into one form.
  */
-export function fingerprint(secret: string, text: string): Buffer {
+export function fingerprints(
+  secrets: readonly string[],
+  text: string,
+  spelling: "canonical" | "as-sent" = "canonical",
+): Buffer[] {
   const members: string[] = [];
   for (const { key, start, end } of slicesAt(text)) {
-    if (!parts.has(key)) continue;
     const value = text.slice(start, end);
-    if (value !== "null") members.push(`${key}:${canonicalJson(value)}`);
+    if (!parts.has(key) || value === "null") continue;
+    members.push(`${key}:${spelling === "canonical" ? canonicalJson(value) : value}`);
   }
-  return createHmac("sha256", secret).update(members.toSorted().join("\n")).digest().subarray(0, 16);
+  const content = members.toSorted().join("\n");
+  return secrets.map((secret) => createHmac("sha256", secret).update(content).digest().subarray(0, 16));
 }

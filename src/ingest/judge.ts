@@ -4,7 +4,7 @@ import { depthOf } from "../platform/json-text.ts";
 import type { EntityConfig } from "../platform/config/schema.ts";
 import { tempUuid, uuidPattern } from "../platform/uuid.ts";
 import type { JudgedMutation } from "../inbox/append.ts";
-import { fingerprint } from "../inbox/fingerprint.ts";
+import { fingerprints } from "../inbox/fingerprint.ts";
 import type { Operation } from "../inbox/mutation.ts";
 import type { MutationEnvelope } from "./envelope.ts";
 
@@ -33,7 +33,7 @@ export function judgeMutation(
     seq,
     id,
     entity: configuredEntity(context, envelope.entity) ?? "",
-    fingerprints: context.fingerprintSecrets.map((secret) => fingerprint(secret, text)),
+    fingerprints: fingerprints(context.fingerprintSecrets, text, tooLarge ? "as-sent" : "canonical"),
     verdict: fault
       ? { rejected: { code: fault.code, detail: fault.detail } }
       : { text, tempId: createdTempUuid(envelope) },
@@ -86,37 +86,38 @@ function recordIdProblem({ op, recordId }: MutationEnvelope, clientChosen: boole
   if (typeof recordId !== "string" || recordId === "" || recordId.length > 255) {
     return invalid("recordId", "must be a string of 1 to 255 characters");
   }
-  if (!recordId.isWellFormed() || hasControls(recordId))
+  // No path can carry a dot segment: the call would reach another resource.
+  if (!recordId.isWellFormed() || hasControls(recordId) || recordId === "." || recordId === "..") {
     return invalid("recordId", "has characters no ID has");
+  }
   if (op === "create" && !clientChosen && tempUuid(recordId) === undefined) {
     return invalid("recordId", "of a create must be a temp ID `urn:uuid:<uuid>`");
   }
   return undefined;
 }
 
+/** Members that a serializer wrote as null count as absent. */
+const isGiven = (value: unknown): boolean => value !== undefined && value !== null;
 const versionPattern = /^\d{1,18}$/;
 const uuid = new RegExp(uuidPattern);
 
 function memberProblem(envelope: MutationEnvelope): Fault | undefined {
   const { op, data, base, baseVersion, dependsOn, occurredAt, schema } = envelope;
   if (op !== "delete" && !isRecord(data)) return invalid("data", "must be an object");
-  if (op === "delete" && data !== undefined && data !== null && !isRecord(data)) {
+  if (op === "delete" && isGiven(data) && !isRecord(data)) {
     return invalid("data", "must be an object or absent");
   }
-  if (base !== undefined && base !== null && !isRecord(base)) return invalid("base", "must be an object");
-  if (
-    baseVersion !== undefined &&
-    baseVersion !== null &&
-    (typeof baseVersion !== "string" || !versionPattern.test(baseVersion))
-  ) {
+  if (isGiven(base) && !isRecord(base)) return invalid("base", "must be an object");
+  if (isGiven(baseVersion) && !(typeof baseVersion === "string" && versionPattern.test(baseVersion))) {
     return invalid("baseVersion", "must be a version that this gateway gave, or null");
   }
-  if (dependsOn !== undefined && !isUuidList(dependsOn)) {
+  if (isGiven(dependsOn) && !isUuidList(dependsOn)) {
     return invalid("dependsOn", "must be an array of at most 100 mutation ids");
   }
-  if (occurredAt !== undefined && !isInstant(occurredAt))
+  if (isGiven(occurredAt) && !isInstant(occurredAt)) {
     return invalid("occurredAt", "must be an RFC 3339 time");
-  if (schema !== undefined && schema !== null && typeof schema !== "number" && typeof schema !== "string") {
+  }
+  if (isGiven(schema) && typeof schema !== "number" && typeof schema !== "string") {
     return invalid("schema", "must be a number or a string");
   }
   return undefined;
