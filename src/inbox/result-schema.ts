@@ -1,7 +1,9 @@
 import { Type } from "typebox";
 
+import { uuidPattern } from "../platform/uuid.ts";
+
 const seq = Type.Integer({ description: "The client's own position of the mutation." });
-const id = Type.String({ format: "uuid" });
+const id = Type.String({ format: "uuid", description: "The mutation's id, in lower case." });
 
 const fields = {
   seq,
@@ -57,5 +59,6 @@ export const IdMappingSchema = Type.Object(
   { additionalProperties: false },
 );
 
-/** An answer that holds `RawJson` is written by `stringifyRaw`; the schema documents it. */
-export const uuidQuery = (description: string) => Type.String({ format: "uuid", description });
+/** A UUID in a URL. The format alone would also let a `urn:uuid:` through. */
+export const uuidQuery = (description: string) =>
+  Type.String({ format: "uuid", pattern: uuidPattern, description });

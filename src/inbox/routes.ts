@@ -50,7 +50,7 @@ const oneSchema = {
   operationId: "readMutation",
   tags: ["sync"],
   summary: "The outcome of one of the user's mutations",
-  params: Type.Object({ id: Type.String({ format: "uuid" }) }),
+  params: Type.Object({ id: uuidQuery("The mutation's id.") }),
   response: {
     200: mutationResultReference,
     ...errorAnswers("invalid-request", "unauthorized", "not-found", "internal", "unavailable"),
