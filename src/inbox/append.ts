@@ -34,11 +34,15 @@ export interface Appended {
   ackedSeq: number;
   /** Whether the log grew, so that the lane has something to do. */
   grew: boolean;
+  /** The positions after `afterSeq` that the client has just given up. */
+  lost: { afterSeq: number; throughSeq: number } | undefined;
   /** Those of the batch (`keyOf`) whose id was used before for other content. */
   reused: Set<string>;
   /** What is recorded of the batch's mutations now, by id. */
   known: Map<string, KnownMutation>;
 }
+
+const attemptsMax = 5;
 
 /**
  * Appends a batch to its client's log, in one transaction under the client's lock and in a fixed number of statements.
@@ -55,8 +59,8 @@ export async function appendBatch(
     try {
       return await inTenant(db, upload.tenantId, (trx) => append(trx, upload, codec, upstreamId));
     } catch (error) {
-      // Another of the user's clients brought the same mutation at the same moment; by now its key is readable.
-      if (!isUniqueViolation(error) || attempt === 3) throw error;
+      // Another client brought the same mutation at the same moment; by now its key is readable.
+      if (!isCollision(error) || attempt === attemptsMax) throw error;
     }
   }
 }
@@ -67,7 +71,8 @@ async function append(
   codec: PayloadCodec,
   upstreamId: string,
 ): Promise<Appended> {
-  const lastSeq = await closeGap(trx, upload, await lockClient(trx, upload, upload.userId));
+  const before = await lockClient(trx, upload, upload.userId);
+  const lastSeq = await closeGap(trx, upload, before);
   const known = await readKnown(
     trx,
     upload.tenantId,
@@ -80,7 +85,8 @@ async function append(
   if (fresh.length > 0) await writeBlock(trx, upload, fresh, { codec, upstreamId, ackedSeq });
   else if (ackedSeq > lastSeq) await moveLastSeq(trx, upload, ackedSeq);
   for (const mutation of fresh) known.set(mutation.id, toFreshlyKnown(mutation, upload));
-  return { ackedSeq, grew: fresh.length > 0, reused, known };
+  const lost = lastSeq > before ? { afterSeq: before, throughSeq: lastSeq } : undefined;
+  return { ackedSeq, grew: fresh.length > 0, lost, reused, known };
 }
 
 /** The client's last seq, after what it reports as lost; that is recorded. */
@@ -174,6 +180,7 @@ async function writeBlock(
         ${fresh.map(({ entity }) => entity)}::text[], ${fresh.map(({ fingerprints }) => fingerprints[0])}::bytea[],
         ${tempIds}::uuid[], ${rejections.map((problem) => problem && JSON.stringify(problem))}::jsonb[]
       ) as m (id, seq, entity, fingerprint, temp_id, problem)
+      order by m.id
     ), block as (
       insert into inbox_block
         (tenant_id, client_id, last_seq, user_id, scopes, roles, request_id, key_id, payload)
@@ -217,6 +224,8 @@ function sequenceReused({ seq }: JudgedMutation, lastSeq: number): TidegateError
   );
 }
 
-function isUniqueViolation(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "23505";
+const collisions: ReadonlySet<unknown> = new Set(["23505" /* unique_violation */, "40P01" /* deadlock */]);
+
+function isCollision(error: unknown): boolean {
+  return error instanceof Error && "code" in error && collisions.has(error.code);
 }

@@ -37,7 +37,7 @@ function assertFits(limits: Limits, { mutations }: BatchEnvelope): void {
   );
 }
 
-function assertInOrder({ mutations, previousSeq, lostThrough }: BatchEnvelope): void {
+function assertInOrder({ mutations, lostThrough }: BatchEnvelope): void {
   let last = 0;
   for (const { seq } of mutations) {
     if (seq <= last) {
@@ -48,7 +48,8 @@ function assertInOrder({ mutations, previousSeq, lostThrough }: BatchEnvelope): 
     }
     last = seq;
   }
-  if (lostThrough !== undefined && lostThrough > previousSeq) {
-    throw new TidegateError("invalid-request", "lostThrough must not be above previousSeq.");
+  const [first] = mutations;
+  if (first && lostThrough !== undefined && lostThrough >= first.seq) {
+    throw new TidegateError("invalid-request", "lostThrough must be below the first seq.");
   }
 }

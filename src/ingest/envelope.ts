@@ -3,7 +3,6 @@ import { Type, type Static } from "typebox";
 import { uuidPattern } from "../platform/uuid.ts";
 
 const Seq = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
-const Position = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 const Uuid = Type.String({ pattern: uuidPattern });
 
 /**
@@ -42,9 +41,19 @@ export const BatchEnvelope = Type.Object(
       maximum: Number.MAX_SAFE_INTEGER,
       description: "the highest seq that was acknowledged to this client, 0 at first",
     }),
-    lostThrough: Type.Optional(Position),
+    lostThrough: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: Number.MAX_SAFE_INTEGER,
+        description: "after `sequence-gap`: everything up to this seq that is missing is lost for ever",
+      }),
+    ),
     sentAt: Type.Optional(Type.String({ maxLength: 64 })),
-    cursor: Type.Optional(Type.String({ description: "also return the changes after it" })),
+    cursor: Type.Optional(
+      Type.Unknown({
+        description: "also return the changes after it; one that can't be honoured never fails the upload",
+      }),
+    ),
     mutations: Type.Array(MutationEnvelope, { description: "in ascending seq" }),
   },
   { additionalProperties: false },
