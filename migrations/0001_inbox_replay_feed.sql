@@ -173,12 +173,13 @@ create table feed_head (
   position bigint not null default 0
 ) with (fillfactor = 10);
 
--- What readers may want to know, by audience: a scope, or `client:<id>` for outcomes.
+-- What readers may want to know, by audience: `s:<scope>`, or `c:<client>` for outcomes.
 create table feed (
   tenant_id text not null,
   audience text not null,
   position bigint not null,
-  kind text not null check (kind in ('record', 'revoke', 'outcome')),
+  -- outcome: a final one; parked: told for as long as the mutation is
+  kind text not null check (kind in ('record', 'revoke', 'outcome', 'parked')),
   entity text,
   record_id text,
   mutation_id uuid,

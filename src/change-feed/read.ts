@@ -72,7 +72,7 @@ export async function readHead(trx: Transaction<Database>, tenantId: string): Pr
 
 type FeedRow = { position: string; mutation_id: string | null } & (
   | ({ kind: "record" | "revoke" } & RecordRow)
-  | { kind: "outcome" }
+  | { kind: "outcome" | "parked" }
 );
 
 async function readRows(
@@ -108,7 +108,7 @@ async function readOutcomes(
   rows: FeedRow[],
   codec: PayloadCodec,
 ): Promise<Map<string, MutationResult>> {
-  const ids = rows.flatMap((row) => (row.kind === "outcome" && row.mutation_id ? [row.mutation_id] : []));
+  const ids = rows.flatMap((row) => (isOutcome(row) && row.mutation_id ? [row.mutation_id] : []));
   const known = await readKnown(trx, reader.tenantId, ids);
   const results = await toResults(trx, reader, [...known.values()], codec);
   return new Map(results.map((result) => [result.id, result]));
@@ -122,15 +122,27 @@ function toChanges(
 ): Change[] {
   const changes = new Map<string, Change>();
   for (const row of rows) {
-    const key = row.kind === "outcome" ? row.mutation_id : `${row.entity}/${row.server_id}`;
+    const key = isOutcome(row) ? row.mutation_id : `${row.entity}/${row.server_id}`;
     if (key === null || changes.has(key)) continue;
-    if (row.kind !== "outcome") changes.set(key, toRecordChange(row, reader, codec));
-    else {
-      const result = results.get(key);
-      if (result) changes.set(key, { type: "outcome", result });
-    }
+    const change = isOutcome(row)
+      ? toOutcomeChange(row, results.get(key))
+      : toRecordChange(row, reader, codec);
+    if (change) changes.set(key, change);
   }
   return [...changes.values()];
+}
+
+function isOutcome(row: FeedRow): row is Extract<FeedRow, { kind: "outcome" | "parked" }> {
+  return row.kind === "outcome" || row.kind === "parked";
+}
+
+/** What is no longer parked is told where its outcome stands, behind the record change that it caused. */
+function toOutcomeChange(
+  { kind }: Pick<FeedRow, "kind">,
+  result: MutationResult | undefined,
+): Change | undefined {
+  if (!result || (kind === "parked" && result.status !== "parked")) return undefined;
+  return { type: "outcome", result };
 }
 
 function toRecordChange(row: RecordRow, reader: FeedReader, codec: PayloadCodec): Change {

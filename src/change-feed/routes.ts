@@ -3,6 +3,7 @@ import type { onRequestAsyncHookHandler } from "fastify";
 import { Type } from "typebox";
 
 import { clientHint, type Hints } from "../platform/hints.ts";
+import { hungUp } from "../http/hung-up.ts";
 import { errorAnswers } from "../http/problem.ts";
 import { stringifyRaw } from "../http/raw-json.ts";
 import { uuidQuery } from "../inbox/result-schema.ts";
@@ -68,35 +69,28 @@ export const feedRoutes: FastifyPluginAsyncTypebox<FeedRouteDeps> = async (app, 
     const { cursor, limit, wait } = request.query;
     const clientId = request.query.clientId?.toLowerCase();
     const deadline = performance.now() + wait * 1_000;
-    const gone = new AbortController();
-    request.raw.once("close", () => gone.abort());
-    const page = await pullWhenChanged(
-      deps,
-      gone.signal,
-      deadline,
-      clientHint(request.identity.tenantId, clientId ?? ""),
-      () => pullChanges(deps, request.identity, { clientId, cursor, limit }),
+    const giveUp = AbortSignal.any([deps.stopping, hungUp(reply)]);
+    const hint = clientHint(request.identity.tenantId, clientId ?? "");
+    const page = await pullWhenChanged(deps.hints, giveUp, deadline, hint, () =>
+      pullChanges(deps, request.identity, { clientId, cursor, limit }),
     );
     return reply.type("application/json").serializer(stringifyRaw).send(page);
   });
 };
 
 async function pullWhenChanged(
-  { hints, stopping }: FeedRouteDeps,
-  gone: AbortSignal,
+  hints: Hints,
+  giveUp: AbortSignal,
   deadline: number,
   hintKey: string,
   pull: () => Promise<Pulled>,
 ): Promise<Pulled> {
   for (;;) {
     const leftMs = deadline - performance.now();
-    const hint = hints.next(
-      hintKey,
-      Math.max(0, Math.min(leftMs, lookIntervalMs)),
-      AbortSignal.any([gone, stopping]),
-    );
+    // Asked for before the look, so that what happens during it is not missed.
+    const hint = hints.next(hintKey, Math.max(0, Math.min(leftMs, lookIntervalMs)), giveUp);
     const page = await pull();
-    if (page.changes.length > 0 || leftMs <= 0 || gone.aborted || stopping.aborted) return page;
+    if (page.changes.length > 0 || page.more || leftMs <= 0 || giveUp.aborted) return page;
     await hint;
   }
 }

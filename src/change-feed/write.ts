@@ -1,7 +1,7 @@
 import { sql, type Transaction } from "kysely";
 
 import type { PayloadCodec } from "../platform/payload-codec.ts";
-import type { Database } from "../platform/schema.ts";
+import type { Database, FeedTable } from "../platform/schema.ts";
 import { recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
 import { clientAudience, scopeAudience } from "./audience.ts";
 
@@ -22,13 +22,24 @@ export interface RecordWrite extends RecordKey {
   changedBase: number | null;
 }
 
-export type FeedEntry = { record: RecordWrite } | { outcome: { clientId: string; mutationId: string } };
+/** A record that was not known when the transaction began has been written by another since; it has to be rolled back. */
+export class RecordMoved extends Error {}
+
+export type FeedEntry = { record: RecordWrite } | { outcome: OutcomeEntry };
+
+export interface OutcomeEntry {
+  clientId: string;
+  mutationId: string;
+  /** It was parked: told for as long as it is, since its final outcome will have a position of its own. */
+  isParked?: boolean;
+}
 
 /**
  * Writes records and feed rows under the tenant's next positions, one for each entry, in order. It takes the tenant's
  * counter, so it is the last statement before the commit: positions are commit order, and there are no gaps.
  *
  * @param locked the records as they are, locked by this transaction.
+ * @throws {RecordMoved} when one of those that did not exist, and so could not be locked, exists by now.
  */
 export async function takePositions(
   trx: Transaction<Database>,
@@ -43,7 +54,7 @@ export async function takePositions(
     "record" in entry ? [{ ...entry.record, ordinal: index + 1 }] : [],
   );
   const versions = records.map((record) => (locked.get(recordKey(record))?.version ?? 0) + 1);
-  await sql`
+  const written = await sql<{ records: number }>`
     with head as (
       insert into feed_head (tenant_id, position) values (${tenantId}, ${entries.length})
       on conflict (tenant_id) do update set position = feed_head.position + excluded.position
@@ -69,20 +80,25 @@ export async function takePositions(
         upstream_version = excluded.upstream_version, temp_id = coalesce(excluded.temp_id, record.temp_id),
         created_by = coalesce(excluded.created_by, record.created_by), changed_by = excluded.changed_by,
         changed_base = excluded.changed_base, changed_at = now(), key_id = excluded.key_id, data = excluded.data
+      where record.version = excluded.version - 1
+      returning 1
+    ), told as (
+      insert into feed (tenant_id, audience, position, kind, entity, record_id, mutation_id)
+      select ${tenantId}, f.audience, head.base + f.ordinal, f.kind, f.entity, f.record_id, f.mutation_id
+      from head cross join unnest(
+        ${rows.map(({ ordinal }) => ordinal)}::integer[], ${rows.map(({ audience }) => audience)}::text[],
+        ${rows.map(({ kind }) => kind)}::text[], ${rows.map(({ entity }) => entity)}::text[],
+        ${rows.map(({ recordId }) => recordId)}::text[], ${rows.map(({ mutationId }) => mutationId)}::uuid[]
+      ) as f (ordinal, audience, kind, entity, record_id, mutation_id)
     )
-    insert into feed (tenant_id, audience, position, kind, entity, record_id, mutation_id)
-    select ${tenantId}, f.audience, head.base + f.ordinal, f.kind, f.entity, f.record_id, f.mutation_id
-    from head cross join unnest(
-      ${rows.map(({ ordinal }) => ordinal)}::integer[], ${rows.map(({ audience }) => audience)}::text[],
-      ${rows.map(({ kind }) => kind)}::text[], ${rows.map(({ entity }) => entity)}::text[],
-      ${rows.map(({ recordId }) => recordId)}::text[], ${rows.map(({ mutationId }) => mutationId)}::uuid[]
-    ) as f (ordinal, audience, kind, entity, record_id, mutation_id)`.execute(trx);
+    select count(*)::integer as records from changed`.execute(trx);
+  if (written.rows[0]?.records !== records.length) throw new RecordMoved("a record appeared meanwhile");
 }
 
 interface FeedRow {
   ordinal: number;
   audience: string;
-  kind: "record" | "revoke" | "outcome";
+  kind: FeedTable["kind"];
   entity: string | null;
   recordId: string | null;
   mutationId: string | null;
@@ -91,12 +107,12 @@ interface FeedRow {
 /** Readers who see the record get the change; those who only saw it before get a revoke. */
 function toFeedRows(entry: FeedEntry, ordinal: number, locked: ReadonlyMap<string, StoredRecord>): FeedRow[] {
   if ("outcome" in entry) {
-    const { clientId, mutationId } = entry.outcome;
+    const { clientId, mutationId, isParked = false } = entry.outcome;
     return [
       {
         ordinal,
         audience: clientAudience(clientId),
-        kind: "outcome",
+        kind: isParked ? "parked" : "outcome",
         entity: null,
         recordId: null,
         mutationId,
@@ -105,7 +121,7 @@ function toFeedRows(entry: FeedEntry, ordinal: number, locked: ReadonlyMap<strin
   }
   const { entity, serverId, scopes } = entry.record;
   const left = (locked.get(recordKey(entry.record))?.scopes ?? []).filter((scope) => !scopes.includes(scope));
-  const row = (scope: string, kind: "record" | "revoke"): FeedRow => ({
+  const row = (scope: string, kind: FeedTable["kind"]): FeedRow => ({
     ordinal,
     audience: scopeAudience(scope),
     kind,

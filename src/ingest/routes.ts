@@ -2,9 +2,11 @@ import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { onRequestAsyncHookHandler } from "fastify";
 import { Type } from "typebox";
 
+import { cursorExpired } from "../change-feed/cursor.ts";
 import { pullChanges, type FeedDeps } from "../change-feed/pull.ts";
 import { waitSecondsMax } from "../change-feed/routes.ts";
 import { changeReference, cursorSchema } from "../change-feed/schema.ts";
+import { hungUp } from "../http/hung-up.ts";
 import type { Identity } from "../http/identity.ts";
 import { preferredWaitSeconds } from "../http/prefer.ts";
 import { errorAnswers, toProblem } from "../http/problem.ts";
@@ -21,6 +23,8 @@ export interface IngestDeps extends UploadDeps, FeedDeps {
   config: Pick<Config, "tenants" | "limits">;
   fingerprintSecrets: string[];
   requireClient: onRequestAsyncHookHandler;
+  /** Aborted when the process begins to stop. */
+  stopping: AbortSignal;
 }
 
 const ReceiptSchema = Type.Object(
@@ -84,6 +88,7 @@ export const ingestRoutes: FastifyPluginAsyncTypebox<IngestDeps> = async (app, d
       upstreamId,
       requestId: request.id,
       waitMs: (seconds ?? 0) * 1_000,
+      giveUp: AbortSignal.any([deps.stopping, hungUp(reply)]),
     });
     if (seconds !== undefined) reply.header("preference-applied", `wait=${seconds}`);
     const answer = { ...toAnswer(receipt), epoch: deps.epoch, ...(await changesAfter(deps, identity, body)) };
@@ -105,14 +110,16 @@ function toAnswer({ ackedSeq, results, idMappings }: Receipt) {
   return { ackedSeq, results, idMappings };
 }
 
-/** A cursor that can't be honoured never fails an upload. */
+/** The batch is durable by now: whatever happens to the changes, or is wrong with the cursor, never fails the upload. */
 async function changesAfter(deps: IngestDeps, identity: Identity, { clientId, cursor }: BatchEnvelope) {
-  if (cursor === undefined) return {};
+  if (cursor === undefined || cursor === null) return {};
   try {
+    if (typeof cursor !== "string") throw cursorExpired("It is not text.");
     return await pullChanges(deps, identity, { clientId: clientId.toLowerCase(), cursor, limit: 500 });
   } catch (error) {
-    if (error instanceof TidegateError && error.code === "cursor-expired")
-      return { cursorProblem: toProblem(error) };
-    throw error;
+    if (error instanceof TidegateError) return { cursorProblem: toProblem(error) };
+    deps.log.warn({ err: error }, "the changes after an upload could not be read");
+    const problem = new TidegateError("unavailable", "The changes can't be read at the moment.");
+    return { cursorProblem: toProblem(problem) };
   }
 }

@@ -1,4 +1,5 @@
 import type { Kysely } from "kysely";
+import type { Logger } from "pino";
 
 import type { ClientKey } from "../clients/client.ts";
 import { appendBatch, keyOf, type Appended, type JudgedMutation } from "../inbox/append.ts";
@@ -17,6 +18,7 @@ export interface UploadDeps {
   hints: Hints;
   /** Says "look at this lane"; best effort, never awaited. */
   wake: (tenantId: string, laneId: string) => void;
+  log: Logger;
 }
 
 export interface Receipt {
@@ -26,8 +28,18 @@ export interface Receipt {
   allFinal: boolean;
 }
 
+export interface UploadOptions {
+  upstreamId: string;
+  requestId: string;
+  /** How long to wait for outcomes. */
+  waitMs: number;
+  /** Ends the wait early. */
+  giveUp: AbortSignal;
+}
+
 /**
- * Takes a judged batch: durable first, then the lane is woken, then outcomes are waited for.
+ * Takes a judged batch: durable first, then the lane is woken, then outcomes are waited for. Once it is durable nothing
+ * fails it any more: what can't be read then is answered as it was last known.
  *
  * @throws {TidegateError} as `appendBatch`; nothing of the batch was taken then.
  */
@@ -36,7 +48,7 @@ export async function takeUpload(
   identity: Identity,
   envelope: BatchEnvelope,
   judged: JudgedMutation[],
-  { upstreamId, requestId, waitMs }: { upstreamId: string; requestId: string; waitMs: number },
+  { upstreamId, requestId, waitMs, giveUp }: UploadOptions,
 ): Promise<Receipt> {
   const { tenantId, userId, scopes, roles } = identity;
   const clientId = envelope.clientId.toLowerCase();
@@ -47,8 +59,10 @@ export async function takeUpload(
     { ...upload, previousSeq, lostThrough },
     { codec: deps.codec, upstreamId },
   );
-  if (appended.grew) deps.wake(tenantId, clientId);
-  const known = await awaitOutcomes(deps, { tenantId, clientId }, appended.known, waitMs);
+  const { grew, lost } = appended;
+  if (grew) deps.wake(tenantId, clientId);
+  if (lost) deps.log.error({ tenantId, clientId, requestId, ...lost }, "a client has lost mutations");
+  const known = await awaitOutcomes(deps, { tenantId, clientId }, appended.known, { waitMs, giveUp });
   return await toReceipt(deps, identity, judged, { ...appended, known });
 }
 
@@ -56,33 +70,36 @@ export async function takeUpload(
 const lookIntervalMs = 250;
 
 async function awaitOutcomes(
-  { db, hints }: UploadDeps,
+  { db, hints, log }: UploadDeps,
   { tenantId, clientId }: ClientKey,
   appended: Map<string, KnownMutation>,
-  waitMs: number,
+  { waitMs, giveUp }: Pick<UploadOptions, "waitMs" | "giveUp">,
 ): Promise<Map<string, KnownMutation>> {
   const deadline = performance.now() + waitMs;
+  const ids = [...appended.keys()];
   for (let known = appended; ;) {
     const leftMs = deadline - performance.now();
-    if (leftMs <= 0 || [...known.values()].every(isSettled)) return known;
+    if (leftMs <= 0 || giveUp.aborted || [...known.values()].every(isSettled)) return known;
     // Asked for before the look, so that what happens during it is not missed.
-    const hint = hints.next(clientHint(tenantId, clientId), Math.min(leftMs, lookIntervalMs));
-    known = await inTenant(db, tenantId, (trx) => readKnown(trx, tenantId, [...appended.keys()]));
+    const hint = hints.next(clientHint(tenantId, clientId), Math.min(leftMs, lookIntervalMs), giveUp);
+    try {
+      known = await inTenant(db, tenantId, (trx) => readKnown(trx, tenantId, ids));
+    } catch (error) {
+      log.warn({ err: error, tenantId }, "the outcomes after an upload could not be read");
+      return known;
+    }
     if (![...known.values()].every(isSettled)) await hint;
   }
 }
 
 async function toReceipt(
-  { db, codec }: UploadDeps,
+  deps: UploadDeps,
   identity: Identity,
   judged: JudgedMutation[],
-  { ackedSeq, reused, known }: Appended,
+  { ackedSeq, reused, known }: Pick<Appended, "ackedSeq" | "reused" | "known">,
 ): Promise<Receipt> {
-  const { tenantId } = identity;
   const own = [...known.values()].filter(({ userId }) => userId === identity.userId);
-  const views = own.some(({ status }) => status === "conflict")
-    ? await inTenant(db, tenantId, (trx) => toResults(trx, identity, own, codec))
-    : own.map((mutation) => toResult(mutation, identity));
+  const views = await viewsOf(deps, identity, own);
   const byId = new Map(views.map((view) => [view.id, view]));
   const results = judged.map((mutation): MutationResult => {
     const recorded = byId.get(mutation.id);
@@ -97,6 +114,23 @@ async function toReceipt(
     ),
     allFinal: results.every(({ status }) => status !== "pending" && status !== "parked"),
   };
+}
+
+/** The results as the user may see them; only conflicts need the records as they stand now. */
+async function viewsOf(
+  { db, codec, log }: UploadDeps,
+  identity: Identity,
+  own: KnownMutation[],
+): Promise<MutationResult[]> {
+  const { tenantId } = identity;
+  try {
+    if (own.some(({ status }) => status === "conflict")) {
+      return await inTenant(db, tenantId, (trx) => toResults(trx, identity, own, codec));
+    }
+  } catch (error) {
+    log.warn({ err: error, tenantId }, "the records after an upload could not be read");
+  }
+  return own.map((mutation) => toResult(mutation, identity));
 }
 
 function reusedResult({ seq, id }: JudgedMutation, original: MutationResult | undefined): MutationResult {

@@ -155,7 +155,7 @@ export interface FeedTable {
   tenant_id: string;
   audience: string;
   position: Int8;
-  kind: "record" | "revoke" | "outcome";
+  kind: "record" | "revoke" | "outcome" | "parked";
   entity: string | null;
   record_id: string | null;
   mutation_id: string | null;
