@@ -16,6 +16,7 @@ import { plainCodec } from "./platform/payload-codec.ts";
 import { openQueueBackend } from "./platform/queues.ts";
 import { assertSchemaIsCurrent } from "./platform/schema-version.ts";
 import type { Database } from "./platform/schema.ts";
+import { createReplayMetrics, type ReplayMetrics } from "./replay/metrics.ts";
 import { createWake, replayQueue } from "./replay/wake.ts";
 import { startReplayWorker } from "./replay/worker.ts";
 import { openUpstream, type Upstream } from "./upstream/upstream.ts";
@@ -80,11 +81,22 @@ async function open(
   const queue = backend.queue(replayQueue);
   const wake = createWake(queue, log);
   const hints = createHints();
+  const registry = createMetrics();
 
   if (environment.role !== "api") {
-    const primaries = openPrimaries(config, log);
+    const metrics = createReplayMetrics(registry, { db, tenantIds: Object.keys(config.tenants) });
+    const primaries = openPrimaries(config, metrics, log);
     onClose(() => Promise.all(Array.from(primaries.values(), (upstream) => upstream.close())));
-    const worker = startReplayWorker({ db, codec: plainCodec, backend, wake, hints, log, primaries });
+    const worker = startReplayWorker({
+      db,
+      codec: plainCodec,
+      backend,
+      wake,
+      hints,
+      log,
+      primaries,
+      metrics,
+    });
     onClose(() => worker.close());
   }
 
@@ -97,7 +109,7 @@ async function open(
     hints,
     wake,
     queues: [queue],
-    metrics: createMetrics(),
+    metrics: registry,
     log,
     cursorSecrets: environment.cursorSecrets,
     fingerprintSecrets: environment.fingerprintSecrets,
@@ -132,11 +144,12 @@ async function readEpoch(db: Kysely<Database>): Promise<string> {
   return rows[0].epoch;
 }
 
-function openPrimaries(config: Config, log: Logger): Map<string, Upstream> {
+function openPrimaries(config: Config, metrics: ReplayMetrics, log: Logger): Map<string, Upstream> {
   return new Map(
     Object.entries(config.tenants).map(([tenantId, tenant]) => {
       const { id, upstream } = primaryOf(tenant);
-      return [tenantId, openUpstream(id, upstream, { log: log.child({ tenantId }) })];
+      const opened = openUpstream(id, upstream, { log: log.child({ tenantId }) });
+      return [tenantId, metrics.observed(tenantId, opened)];
     }),
   );
 }

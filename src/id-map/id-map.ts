@@ -36,11 +36,16 @@ export async function insertMappings(
 /** What is known of a temp ID. */
 export type TempIdState =
   | { kind: "mapped"; entity: string; serverId: string; mutationId: string }
-  /** A create of it is recorded and has not ended. */
-  | { kind: "pending"; mutationId: string; clientId: string; seq: number }
-  /** Its create ended without a record. */
-  | { kind: "failed"; mutationId: string; status: FinalStatus }
-  | { kind: "unknown" };
+  /** It names no record. The creates of it that were accepted, oldest first; with none, nobody knows it. */
+  | { kind: "unmapped"; creates: Create[] };
+
+export interface Create {
+  mutationId: string;
+  clientId: string;
+  seq: number;
+  /** Null while it has not ended. */
+  status: FinalStatus | null;
+}
 
 /** What is known of temp IDs (bare UUIDs), in one statement. */
 export async function resolveTempIds(
@@ -48,17 +53,19 @@ export async function resolveTempIds(
   tenantId: string,
   tempIds: string[],
 ): Promise<Map<string, TempIdState>> {
-  const states = new Map<string, TempIdState>(tempIds.map((tempId) => [tempId, { kind: "unknown" }]));
-  if (tempIds.length === 0) return states;
-  // Of several creates of one temp ID the pending one counts before those that failed.
+  if (tempIds.length === 0) return new Map();
   const { rows } = await sql<TempIdRow>`
-    select distinct on (t.temp_id) t.temp_id, m.entity, m.server_id, m.mutation_id as mapped_by,
-      k.mutation_id, k.client_id, k.seq, k.status
+    select t.temp_id, m.entity, m.server_id, m.mutation_id as mapped_by, k.mutation_id, k.client_id, k.seq, k.status
     from unnest(${tempIds}::uuid[]) as t (temp_id)
     left join id_map m on m.tenant_id = ${tenantId} and m.temp_id = t.temp_id
-    left join mutation_key k on k.tenant_id = ${tenantId} and k.temp_id = t.temp_id
-    order by t.temp_id, k.status is not null, k.accepted_at desc`.execute(trx);
-  for (const row of rows) states.set(row.temp_id, toState(row));
+    left join mutation_key k on k.tenant_id = ${tenantId} and k.temp_id = t.temp_id and m.temp_id is null
+    order by k.accepted_at, k.client_id, k.seq`.execute(trx);
+  const states = new Map<string, TempIdState>();
+  for (const row of rows) {
+    const known = states.get(row.temp_id) ?? toState(row);
+    states.set(row.temp_id, known);
+    if (known.kind === "unmapped") known.creates.push(...toCreate(row));
+  }
   return states;
 }
 
@@ -73,13 +80,13 @@ interface TempIdRow {
   status: FinalStatus | null;
 }
 
-function toState(row: TempIdRow): TempIdState {
-  if (row.entity !== null && row.server_id !== null && row.mapped_by !== null) {
-    return { kind: "mapped", entity: row.entity, serverId: row.server_id, mutationId: row.mapped_by };
-  }
-  if (row.mutation_id === null || row.client_id === null) return { kind: "unknown" };
-  if (row.status !== null) return { kind: "failed", mutationId: row.mutation_id, status: row.status };
-  return { kind: "pending", mutationId: row.mutation_id, clientId: row.client_id, seq: Number(row.seq) };
+function toState({ entity, server_id: serverId, mapped_by: mutationId }: TempIdRow): TempIdState {
+  if (entity === null || serverId === null || mutationId === null) return { kind: "unmapped", creates: [] };
+  return { kind: "mapped", entity, serverId, mutationId };
+}
+
+function toCreate({ mutation_id: mutationId, client_id: clientId, seq, status }: TempIdRow): Create[] {
+  return mutationId === null || clientId === null ? [] : [{ mutationId, clientId, seq: Number(seq), status }];
 }
 
 /** What one client's temp IDs became, oldest first. */

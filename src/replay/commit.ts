@@ -1,6 +1,6 @@
 import { sql, type Kysely, type Transaction } from "kysely";
 
-import { takePositions, type FeedEntry, type RecordWrite } from "../change-feed/write.ts";
+import { RecordMoved, takePositions, type FeedEntry, type RecordWrite } from "../change-feed/write.ts";
 import { inTenant } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, FinalStatus, StoredProblem } from "../platform/schema.ts";
@@ -13,20 +13,24 @@ export interface LaneCommit {
   laneId: string;
   clientId: string;
   epoch: number;
+  /** Where the lane stands before. */
+  from: number;
   /** Everything up to here has been passed. */
   position: number;
   /** Failures in a row of what is now at the head. */
   failures: number;
-  /**
-   * Gives the lane back: `done` when the slice is over (due again at once if the log goes on), `stuck` until somebody
-   * wakes it, or due after a time.
-   */
-  release?: "done" | "stuck" | { dueInMs: number } | undefined;
+  release?: Release | undefined;
   outcome?: Outcome | undefined;
   delivery?: DeliveryWrite | { settled: string } | undefined;
   record?: RecordWrite | undefined;
   mapping?: Mapping | undefined;
 }
+
+/**
+ * Gives the lane back: `done` when the slice is over (due again at once if the log goes on), `stuck` until somebody
+ * wakes it, or due after a time; at once, when the mutation that it waits for has ended by then.
+ */
+export type Release = "done" | "stuck" | { dueInMs: number; waitsFor?: string };
 
 /** What a mutation's client is told. `parked` is told too, though it is not final. */
 export interface Outcome {
@@ -41,8 +45,8 @@ export interface Outcome {
 }
 
 export type CommitResult =
-  /** `unblocked`: lanes that waited for one of the mutations of this transaction. */
-  | { kind: "done"; leaseUntil: number; logGoesOn: boolean; unblocked: string[] }
+  /** `unblocked`: lanes that waited for this mutation. `dueInMs`: when a lane that was released is due. */
+  | { kind: "done"; leaseUntil: number; dueInMs: number | undefined; unblocked: string[] }
   /** The lane is no longer ours; nothing of it was written. */
   | { kind: "stale" }
   /** Somebody else wrote the record since the call began; nothing was written. Read it again, then commit. */
@@ -55,63 +59,95 @@ export interface CommitContext {
 
 /**
  * Writes the outcomes of many lanes of one tenant in one transaction. A lane with a stale epoch, or whose record has
- * moved, is left out and the others go on.
+ * moved, is left out and the others go on. When it is not known whether an earlier try was committed, it may be called
+ * again with the same: what was written then is not written twice.
  *
- * Locks are taken in one order: lanes, deliveries, id map, records, counter; each set sorted by its key.
+ * Locks are taken in one order: lanes, records, deliveries, keys, id map, counter; each set sorted by its key, or such
+ * that only the lane's owner takes it.
  */
 export async function commitLanes(
   db: Kysely<Database>,
   tenantId: string,
   commits: LaneCommit[],
+  context: CommitContext,
+): Promise<CommitResult[]> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await inTenant(db, tenantId, (trx) => commitIn(trx, tenantId, commits, context));
+    } catch (error) {
+      // Next time the record that has appeared is seen and locked.
+      if (!(error instanceof RecordMoved) || tries === 3) throw error;
+    }
+  }
+}
+
+async function commitIn(
+  trx: Transaction<Database>,
+  tenantId: string,
+  commits: LaneCommit[],
   { codec, leaseMs }: CommitContext,
 ): Promise<CommitResult[]> {
   const startedAt = performance.now();
-  return await inTenant(db, tenantId, async (trx) => {
-    const [tails, records] = await Promise.all([
-      lockLanes(trx, tenantId, commits),
-      lockRecords(
-        trx,
-        tenantId,
-        commits.flatMap(({ record }) => record ?? []),
-      ),
-    ]);
-    const { writable, results } = sortOut(commits, tails, records, startedAt + leaseMs);
-    if (writable.length === 0) return results;
-    const settled = writable.flatMap(({ outcome }) => (outcome?.isNew ? [outcome.mutationId] : []));
-    const [unblocked] = await Promise.all([
-      readWaitingLanes(trx, tenantId, settled),
-      write(trx, tenantId, writable, records, { codec, leaseMs }),
-    ]);
-    return results.map((result) => (result.kind === "done" ? { ...result, unblocked } : result));
+  const written = commits.flatMap(({ record }) => record ?? []);
+  const [lanes, records] = await Promise.all([
+    lockLanes(trx, tenantId, commits),
+    lockRecords(trx, tenantId, written),
+  ]);
+  const { writable, results } = sortOut(commits, lanes, records, startedAt + leaseMs);
+  if (writable.length === 0) return results;
+  const { unblocked, dueInMs } = await write(trx, tenantId, writable, records, { codec, leaseMs });
+  return results.map((result, index) => {
+    const { laneId, outcome } = commits[index]!;
+    if (result.kind !== "done") return result;
+    return {
+      ...result,
+      dueInMs: dueInMs.get(laneId) ?? result.dueInMs,
+      unblocked: unblocked.get(outcome?.mutationId ?? "") ?? [],
+    };
   });
 }
 
+interface LaneState {
+  position: number;
+  tail: number;
+  isReleased: boolean;
+}
+
+/** The lanes among them that nobody has claimed since. */
 async function lockLanes(
   trx: Transaction<Database>,
   tenantId: string,
   commits: LaneCommit[],
-): Promise<Map<string, number>> {
-  const { rows } = await sql<{ lane_id: string; tail: string }>`
-    select l.lane_id, l.tail
+): Promise<Map<string, LaneState>> {
+  const { rows } = await sql<{ lane_id: string; position: string; tail: string; is_released: boolean }>`
+    select l.lane_id, l.position, l.tail, l.lease_until is null as is_released
     from unnest(${commits.map(({ laneId }) => laneId)}::text[], ${commits.map(({ epoch }) => epoch)}::bigint[])
       as owned (lane_id, epoch)
     join lane l on l.tenant_id = ${tenantId} and l.lane_id = owned.lane_id and l.epoch = owned.epoch
-      and l.lease_until is not null
     order by l.lane_id for update of l`.execute(trx);
-  return new Map(rows.map((row) => [row.lane_id, Number(row.tail)]));
+  return new Map(
+    rows.map((row) => [
+      row.lane_id,
+      { position: Number(row.position), tail: Number(row.tail), isReleased: row.is_released },
+    ]),
+  );
 }
 
 function sortOut(
   commits: LaneCommit[],
-  tails: Map<string, number>,
+  lanes: Map<string, LaneState>,
   records: Map<string, StoredRecord>,
   leaseUntil: number,
 ): { writable: LaneCommit[]; results: CommitResult[] } {
   const writable: LaneCommit[] = [];
   const taken = new Set<string>();
   const results = commits.map((commit): CommitResult => {
-    const tail = tails.get(commit.laneId);
-    if (tail === undefined) return { kind: "stale" };
+    const lane = lanes.get(commit.laneId);
+    if (!lane) return { kind: "stale" };
+    const done = { kind: "done" as const, leaseUntil, dueInMs: undefined, unblocked: [] };
+    // Only its owner moves or releases a lane: our own earlier try did, though its answer was lost.
+    if (lane.isReleased) return { ...done, dueInMs: lane.tail > lane.position ? 0 : undefined };
+    if (lane.position !== commit.from) return done;
     const key = commit.record && recordKey(commit.record);
     const stored = key === undefined ? undefined : records.get(key);
     if (commit.record && key !== undefined) {
@@ -120,9 +156,16 @@ function sortOut(
       taken.add(key);
     }
     writable.push(commit);
-    return { kind: "done", leaseUntil, logGoesOn: tail > commit.position, unblocked: [] };
+    return done;
   });
   return { writable, results };
+}
+
+interface Written {
+  /** By mutation, the lanes that waited for it. */
+  unblocked: Map<string, string[]>;
+  /** By lane, of those that were released. */
+  dueInMs: Map<string, number | undefined>;
 }
 
 /** The statements are sent without waiting for each other; the connection runs them in this order. */
@@ -132,53 +175,54 @@ async function write(
   commits: LaneCommit[],
   records: Map<string, StoredRecord>,
   { codec, leaseMs }: CommitContext,
-): Promise<void> {
+): Promise<Written> {
   const versionOf = ({ record, outcome }: LaneCommit): number | null =>
     record ? (records.get(recordKey(record))?.version ?? 0) + 1 : (outcome?.version ?? null);
-  await Promise.all([
-    moveLanes(trx, tenantId, commits, leaseMs),
-    writeDeliveries(
-      trx,
-      tenantId,
-      commits.flatMap(({ delivery }) => delivery ?? []),
-      codec,
-    ),
+  const ended = commits.flatMap(({ outcome }) => (outcome?.isNew ? [outcome.mutationId] : []));
+  const deliveries = commits.flatMap(({ delivery }) => delivery ?? []);
+  const mappings = commits.flatMap(({ mapping }) => mapping ?? []);
+  const entries = commits.flatMap(toFeedEntries);
+  const [, , unblocked, dueInMs] = await Promise.all([
+    writeDeliveries(trx, tenantId, deliveries, codec),
     settleKeys(trx, tenantId, commits, versionOf),
-    insertMappings(
-      trx,
-      tenantId,
-      commits.flatMap(({ mapping }) => mapping ?? []),
-    ),
-    takePositions(
-      trx,
-      tenantId,
-      commits.flatMap((commit) => toFeedEntries(commit)),
-      records,
-      codec,
-    ),
+    // After the keys: a lane that looked at one of them before, and found it open, has written by now that it waits.
+    readWaitingLanes(trx, tenantId, ended),
+    moveLanes(trx, tenantId, commits, leaseMs),
+    insertMappings(trx, tenantId, mappings),
+    takePositions(trx, tenantId, entries, records, codec),
   ]);
+  return { unblocked, dueInMs };
 }
 
 function toFeedEntries({ record, outcome, clientId }: LaneCommit): FeedEntry[] {
   return [
     ...(record ? [{ record }] : []),
-    ...(outcome ? [{ outcome: { clientId, mutationId: outcome.mutationId } }] : []),
+    ...(outcome
+      ? [{ outcome: { clientId, mutationId: outcome.mutationId, isParked: outcome.status === "parked" } }]
+      : []),
   ];
 }
 
+/** Moves the lanes, and releases some. Resolves with when these are due. */
 async function moveLanes(
   trx: Transaction<Database>,
   tenantId: string,
   commits: LaneCommit[],
   leaseMs: number,
-): Promise<void> {
-  const releases = commits.map(({ release }) =>
-    typeof release === "object" ? "later" : (release ?? "keep"),
-  );
-  const dueInMs = commits.map(({ release }) =>
-    typeof release === "object" ? Math.ceil(release.dueInMs) : 0,
-  );
-  await sql`
+): Promise<Map<string, number | undefined>> {
+  const moves = commits.map(({ laneId, position, failures, release = "keep" }) => ({
+    laneId,
+    position,
+    failures,
+    ...(typeof release === "object"
+      ? { release: "later", dueInMs: Math.ceil(release.dueInMs), waitsFor: release.waitsFor ?? null }
+      : { release, dueInMs: 0, waitsFor: null }),
+  }));
+  const { rows } = await sql<{ lane_id: string; due_in_ms: number | null }>`
+    with ended as (${endedAmong(
+      tenantId,
+      moves.flatMap(({ waitsFor }) => waitsFor ?? []),
+    )})
     update lane set position = moved.position, failures = moved.failures,
       owner = case when moved.release = 'keep' then lane.owner end,
       lease_until = case when moved.release = 'keep'
@@ -186,12 +230,34 @@ async function moveLanes(
       due_at = case moved.release
         when 'keep' then lane.due_at
         when 'done' then case when lane.tail > moved.position then clock_timestamp() end
-        when 'later' then clock_timestamp() + moved.due_in_ms * interval '1 millisecond'
+        when 'later' then clock_timestamp() + case
+          when moved.waits_for in (select mutation_id from ended) then 0 else moved.due_in_ms
+        end * interval '1 millisecond'
       end
-    from unnest(${commits.map(({ laneId }) => laneId)}::text[], ${commits.map(({ position }) => position)}::bigint[],
-      ${commits.map(({ failures }) => failures)}::integer[], ${releases}::text[], ${dueInMs}::bigint[])
-      as moved (lane_id, position, failures, release, due_in_ms)
-    where lane.tenant_id = ${tenantId} and lane.lane_id = moved.lane_id`.execute(trx);
+    from unnest(${moves.map(({ laneId }) => laneId)}::text[], ${moves.map(({ position }) => position)}::bigint[],
+      ${moves.map(({ failures }) => failures)}::integer[], ${moves.map(({ release }) => release)}::text[],
+      ${moves.map(({ dueInMs }) => dueInMs)}::bigint[], ${moves.map(({ waitsFor }) => waitsFor)}::uuid[])
+      as moved (lane_id, position, failures, release, due_in_ms, waits_for)
+    where lane.tenant_id = ${tenantId} and lane.lane_id = moved.lane_id
+    returning lane.lane_id,
+      extract(epoch from greatest(lane.due_at - clock_timestamp(), interval '0'))::float8 * 1000 as due_in_ms`.execute(
+    trx,
+  );
+  return new Map(rows.map((row) => [row.lane_id, row.due_in_ms ?? undefined]));
+}
+
+/**
+ * The mutations among `ids` that have ended, or are just about to. Those that have not are locked until we commit, so
+ * that their owner ends them only after it can see who waits.
+ */
+function endedAmong(tenantId: string, ids: string[]) {
+  return sql`
+    select w.mutation_id from unnest(${ids}::uuid[]) as w (mutation_id)
+    where w.mutation_id not in (
+      select mutation_id from mutation_key
+      where tenant_id = ${tenantId} and mutation_id = any(${ids}::uuid[]) and status is null
+      for share skip locked
+    )`;
 }
 
 async function settleKeys(

@@ -15,8 +15,9 @@ export interface DeliveryWrite {
   blockedBy: string | null;
   /** Whether a call may have taken effect; once true it stays true. */
   possiblySent: boolean;
-  /** When the last such call began at the latest; null when this write adds none. */
-  sentAt: Date | null;
+  /** When the first of these calls began at the earliest, and the last at the latest; null when this write adds none. */
+  firstSentAt: Date | null;
+  lastSentAt: Date | null;
   attempts: number;
   problem: StoredProblem | null;
   /** The upstream's last answer, for a person to decide with. */
@@ -60,7 +61,8 @@ async function upsertDeliveries(
     refers_to: write.refersTo,
     blocked_by: write.blockedBy,
     possibly_sent: write.possiblySent,
-    sent_at: write.sentAt,
+    first_sent_at: write.firstSentAt,
+    last_sent_at: write.lastSentAt,
     attempts: write.attempts,
     problem: write.problem,
     evidence_status: write.evidence?.status ?? null,
@@ -72,30 +74,34 @@ async function upsertDeliveries(
       possibly_sent, first_sent_at, last_sent_at, attempts, problem, evidence_status, key_id, evidence)
     select ${tenantId}, upstream_id, mutation_id, client_id, seq, state, record_key,
       array(select jsonb_array_elements_text(refers_to)), blocked_by, possibly_sent,
-      sent_at, sent_at, attempts, problem, evidence_status, key_id, decode(evidence, 'hex')
+      first_sent_at, last_sent_at, attempts, problem, evidence_status, key_id, decode(evidence, 'hex')
     from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as w (upstream_id text, mutation_id uuid, client_id uuid,
-      seq bigint, state text, record_key text, refers_to jsonb, blocked_by uuid, possibly_sent boolean, sent_at timestamptz,
-      attempts integer, problem jsonb, evidence_status integer, key_id text, evidence text)
+      seq bigint, state text, record_key text, refers_to jsonb, blocked_by uuid, possibly_sent boolean,
+      first_sent_at timestamptz, last_sent_at timestamptz, attempts integer, problem jsonb, evidence_status integer, key_id text, evidence text)
     on conflict (tenant_id, upstream_id, mutation_id) do update set state = excluded.state,
       blocked_by = excluded.blocked_by, possibly_sent = delivery.possibly_sent or excluded.possibly_sent,
-      first_sent_at = coalesce(delivery.first_sent_at, excluded.first_sent_at),
-      last_sent_at = coalesce(excluded.last_sent_at, delivery.last_sent_at), attempts = excluded.attempts,
+      first_sent_at = least(delivery.first_sent_at, excluded.first_sent_at),
+      last_sent_at = greatest(delivery.last_sent_at, excluded.last_sent_at), attempts = excluded.attempts,
       problem = excluded.problem, evidence_status = coalesce(excluded.evidence_status, delivery.evidence_status),
       key_id = coalesce(excluded.key_id, delivery.key_id), evidence = coalesce(excluded.evidence, delivery.evidence),
       updated_at = now()`.execute(trx);
 }
 
-/** The lanes whose head waits for one of these mutations. */
+/** The lanes whose head waits for one of these mutations, by mutation. */
 export async function readWaitingLanes(
   trx: Transaction<Database>,
   tenantId: string,
   mutationIds: string[],
-): Promise<string[]> {
-  if (mutationIds.length === 0) return [];
-  const { rows } = await sql<{ client_id: string }>`
-    select distinct client_id from delivery
+): Promise<Map<string, string[]>> {
+  const waiting = new Map<string, string[]>();
+  if (mutationIds.length === 0) return waiting;
+  const { rows } = await sql<{ client_id: string; blocked_by: string }>`
+    select client_id, blocked_by from delivery
     where tenant_id = ${tenantId} and blocked_by = any(${mutationIds}::uuid[]) and state = 'waiting'`.execute(
     trx,
   );
-  return rows.map((row) => row.client_id);
+  for (const row of rows) {
+    waiting.set(row.blocked_by, [...(waiting.get(row.blocked_by) ?? []), row.client_id]);
+  }
+  return waiting;
 }

@@ -1,12 +1,23 @@
+import type { Mutation } from "../inbox/mutation.ts";
 import type { Claim, ClaimedEntry, OpenDelivery } from "./lane.ts";
 import { prepare, type Prepared } from "./prepare.ts";
-import { closing, hold, park, pass, settle, toOutcome, waitFor, type Place, type Step } from "./settle.ts";
-import { commitSlice, ensureLease, isLeaseTooShort, type Slice } from "./slice.ts";
+import {
+  closing,
+  hold,
+  park,
+  pass,
+  settle,
+  stop,
+  toOutcome,
+  waitFor,
+  type Place,
+  type Step,
+} from "./settle.ts";
+import type { Slice } from "./slice.ts";
 import { replayOne } from "./step.ts";
-import type { Mutation } from "../inbox/mutation.ts";
 
-/** What is to be done about a lane after a slice of it: look again at once, or after a time, or wait for a wake. */
-export type Next = "again" | { dueInMs: number } | "idle";
+/** What is to be done about a lane after a slice of it: look again after a time, or wait for a wake. */
+export type Next = { dueInMs: number } | "idle";
 
 export interface SliceBounds {
   mutationsMax: number;
@@ -27,39 +38,32 @@ export async function drainSlice(
   { mutationsMax, timeMs, isStopping }: SliceBounds,
 ): Promise<Next> {
   const until = performance.now() + timeMs;
-  const entries = slice.claim.entries.slice(0, mutationsMax);
+  const entries = slice.entries.slice(0, mutationsMax);
   for (const [index, entry] of entries.entries()) {
-    if (isStopping() || performance.now() > until) return await release(slice);
-    const step = await replayEntry(slice, entry, index === entries.length - 1);
-    if (step.kind === "stopped") return step.dueInMs === undefined ? "idle" : { dueInMs: step.dueInMs };
-    if (index === entries.length - 1) return step.logGoesOn ? "again" : "idle";
+    // A head that may have been sent is resolved first: given back, nobody would know that any more.
+    const isOpen = index > 0 || !slice.claim.takenOver;
+    if (isOpen && (isStopping() || performance.now() > until)) break;
+    const isLast = index === entries.length - 1;
+    const step = await replayEntry(slice, entry, isLast);
+    if (isLast || step.kind === "stopped") return toNext(step);
   }
-  return await release(slice);
+  return toNext(await stop(slice, { release: "done" }));
 }
 
-async function release(slice: Slice): Promise<Next> {
-  const { position, failures } = slice;
-  const result = await commitSlice(slice, { position, failures, release: "done" });
-  return result.kind === "done" && result.logGoesOn ? "again" : "idle";
+function toNext({ dueInMs }: Step): Next {
+  return dueInMs === undefined ? "idle" : { dueInMs };
 }
 
 async function replayEntry(slice: Slice, entry: ClaimedEntry, isLast: boolean): Promise<Step> {
   if ("rejected" in entry) return await tellRejection(slice, entry.rejected, isLast);
   const { mutation, author } = entry;
   const delivery = deliveryOf(slice, mutation);
-  if (delivery?.state === "parked") return await stayParked(slice);
+  // The strict option of an upstream: the lane stands still until a person has decided.
+  if (delivery?.state === "parked") return await stop(slice, { release: "stuck" });
   const prepared = await prepare(slice, mutation, author);
   if (prepared.kind !== "ready") return await settleUnsent(slice, mutation, prepared, delivery, isLast);
-  for (let tries = 1; ; tries++) {
-    try {
-      const verdict = await replayOne(slice, prepared.ready, delivery);
-      return await settle(slice, prepared.ready, verdict, delivery, isLast);
-    } catch (error) {
-      // Nothing was sent: the call waited for its place for longer than the lease lasted. Renewed, it may try again.
-      if (!isLeaseTooShort(error) || tries === 5) throw error;
-      await ensureLease(slice);
-    }
-  }
+  const verdict = await replayOne(slice, prepared.ready, delivery);
+  return await settle(slice, prepared.ready, verdict, delivery, isLast);
 }
 
 /** It was recorded at ingest; the feed tells it when the lane passes it. */
@@ -72,67 +76,65 @@ async function tellRejection(
   return await pass(slice, { outcome: { mutationId: id, status: "rejected", isNew: false } }, place, isLast);
 }
 
-/** The strict option of an upstream: the lane stands still until a person has decided. */
-async function stayParked(slice: Slice): Promise<Step> {
-  await commitSlice(slice, { position: slice.position, failures: slice.failures, release: "stuck" });
-  return { kind: "stopped", dueInMs: undefined };
-}
-
 async function settleUnsent(
   slice: Slice,
-  mutation: Mutation,
+  { id: mutationId, seq }: Mutation,
   prepared: Exclude<Prepared, { kind: "ready" }>,
   delivery: OpenDelivery | undefined,
   isLast: boolean,
 ): Promise<Step> {
-  const place: Place = {
-    mutationId: mutation.id,
-    seq: mutation.seq,
-    recordKey: mutation.recordId,
-    refersTo: [],
-  };
+  const place: Place = { mutationId, seq, recordKey: "", refersTo: [], ...keysOf(prepared) };
   switch (prepared.kind) {
     case "held":
-      return await hold(slice, { ...place, ...prepared }, prepared.blockedBy, isLast);
+      return await hold(slice, place, prepared.blockedBy, delivery, isLast);
     case "waiting":
-      return await waitFor(slice, { ...place, ...prepared }, prepared.blockedBy);
+      return await waitFor(slice, place, prepared.blockedBy, delivery);
     case "rejected":
       return await pass(
         slice,
-        { ...toOutcome(place, "rejected", prepared.problem), delivery: closing(delivery) },
+        { ...toOutcome(place, "rejected", prepared.problem), delivery: closing(slice, place) },
         place,
         isLast,
       );
-    case "misfit":
-      return await park(slice, place, { ...unsent, problem: prepared.problem }, delivery, isLast);
+    case "misfit": {
+      const failed = { problem: prepared.problem, history: undefined, error: undefined };
+      return await park(slice, place, failed, delivery, isLast);
+    }
   }
 }
 
-const unsent = { possiblySent: false, error: undefined };
+function keysOf(prepared: Exclude<Prepared, { kind: "ready" }>): Partial<Place> {
+  if (prepared.kind === "rejected") return {};
+  const { recordKey, refersTo } = prepared;
+  return { recordKey, refersTo };
+}
 
 /**
  * What is known of earlier attempts. The head of a lane that its last owner never released may have been sent, unless
  * the upstream is one for which an intent is written down before each call, and none was.
  */
-function deliveryOf({ claim, upstream }: Slice, mutation: Mutation): OpenDelivery | undefined {
+function deliveryOf({ claim, entries, upstream }: Slice, mutation: Mutation): OpenDelivery | undefined {
   const delivery = claim.deliveries.find(({ mutationId }) => mutationId === mutation.id);
   const isOpaque = upstream.entity(mutation.entity)?.[mutation.op].class === "opaque";
   if (isOpaque)
     return delivery && { ...delivery, possiblySent: delivery.possiblySent || delivery.state === "sending" };
-  const isHead = claim.entries[0] !== undefined && seqOf(claim.entries[0]) === mutation.seq;
-  if (!claim.takenOver || !isHead || delivery?.possiblySent) return delivery;
+  const isHead = entries[0] !== undefined && seqOf(entries[0]) === mutation.seq;
+  if (!claim.takenOver || !isHead) return delivery;
+  return toPossiblySent(mutation, delivery, claim.takenOver);
+}
+
+function toPossiblySent(
+  { id, seq }: Mutation,
+  delivery: OpenDelivery | undefined,
+  { from, until }: NonNullable<Claim["takenOver"]>,
+): OpenDelivery {
+  const fresh = { state: "retrying", recordKey: "", refersTo: [], blockedBy: null, attempts: 0 } as const;
+  const { firstSentAt, lastSentAt } = delivery ?? {};
   return {
-    mutationId: mutation.id,
-    seq: mutation.seq,
-    recordKey: "",
-    refersTo: [],
-    blockedBy: null,
-    state: "retrying",
-    attempts: 0,
-    firstSentAt: null,
-    lastSentAt: null,
-    ...delivery,
+    ...(delivery ?? { ...fresh, mutationId: id, seq, refersTo: [] }),
     possiblySent: true,
+    firstSentAt: firstSentAt && firstSentAt < from ? firstSentAt : from,
+    lastSentAt: lastSentAt && lastSentAt > until ? lastSentAt : until,
   };
 }
 

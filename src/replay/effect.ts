@@ -1,7 +1,9 @@
+import type { Operation } from "../inbox/mutation.ts";
 import type { OperationClass } from "../platform/config/schema.ts";
 import { canonicalJson, mergePatch } from "../platform/json-text.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import type { Upstream, UpstreamAnswer } from "../upstream/upstream.ts";
+import { holds } from "./holds.ts";
 
 /** What became of a mutation at the upstream. What is thrown instead is an {UpstreamError} or a {MappingError}. */
 export type Effect =
@@ -24,10 +26,13 @@ export interface History {
 export interface EffectContext {
   upstream: Upstream;
   entity: string;
+  op: Operation;
   /** The mutation's data in the phone's shape, references substituted. For an update, the patch. */
   data: string;
   /** For an update, the whole record after it. */
   whole: string;
+  /** The record before the change as we know it, in the phone's shape; null for a create. */
+  before: string | null;
   /** The upstream's ID of the record; for a create, the ID that we choose if the upstream lets us. */
   id: string | undefined;
   /** `urn:uuid:…`, for creates. */
@@ -37,11 +42,11 @@ export interface EffectContext {
   /** The client named the version that its change was based on, so no other may be overwritten. */
   isGuarded: boolean;
   history: History;
-  /** The database's notion is not needed here: only spans of minutes count. */
+  /** On the database's clock. */
   nowMs: number;
   call: CallFacts;
-  /** Called before each call that may take effect. */
-  onSend: () => void;
+  /** Makes a call that may take effect, and notes what became of it. */
+  change: <T>(call: () => Promise<T>) => Promise<T>;
 }
 
 export interface CallFacts {
@@ -61,21 +66,10 @@ export const createResolvers: Record<OperationClass, Resolver> = {
     return await sendUnlessInProgress(context, create);
   },
   upsert: create,
-  "client-id": async (context) => {
-    if (context.history.possiblySent) {
-      const current = await read(context);
-      if (current) return isOurs(current, context.data) ? applied(current) : conflict(current);
-    }
-    return await onConflict(create(context), async () => {
-      const current = await read(context);
-      return current && isOurs(current, context.data) ? applied(current) : conflict(current);
-    });
-  },
+  "client-id": createUnderId,
   conditional: async (context) => {
-    if (context.history.possiblySent) return await adoptOrPark(context);
-    return await onConflict(create(context), () =>
-      Promise.resolve({ kind: "conflict", current: undefined, wasRead: false }),
-    );
+    if (context.id !== undefined) return await createUnderId(context);
+    return context.history.possiblySent ? await adoptOrPark(context) : await create(context);
   },
   lookup: async (context) => {
     if (!context.history.possiblySent) return await create(context);
@@ -99,7 +93,7 @@ export const updateResolvers: Record<OperationClass, Resolver> = {
   },
   upsert: update,
   "client-id": update,
-  conditional: updateConditionally,
+  conditional: (context) => changeConditionally(context, update, (current) => isOurs(current, context.data)),
   lookup: async (context) => {
     if (!context.history.possiblySent) return await update(context);
     const current = await read(context);
@@ -113,60 +107,87 @@ export const deleteResolvers: Record<OperationClass, Resolver> = {
   "idempotency-key": (context) => sendUnlessInProgress(context, remove),
   upsert: remove,
   "client-id": remove,
-  conditional: async (context) =>
-    await onConflict(remove(context), async () => {
-      const current = await read(context);
-      if (!current) return applied(undefined);
-      return context.isGuarded ? conflict(current) : await remove({ ...context, version: current.version });
-    }),
+  conditional: (context) => changeConditionally(context, remove, () => false),
   lookup: remove,
   opaque: (context) => (context.history.possiblySent ? parkUnclear() : remove(context)),
 };
 
 async function create(context: EffectContext): Promise<Effect> {
-  const { upstream, entity, data, id, tempId, call, onSend } = context;
-  onSend();
-  return applied(await upstream.create({ ...call, entity, data, id, tempId }));
+  const { upstream, entity, data, id, tempId, call, change } = context;
+  return applied(await change(() => upstream.create({ ...call, entity, data, id, tempId })));
 }
 
 async function update(context: EffectContext): Promise<Effect> {
-  const { upstream, entity, data, whole, version, tempId, call, onSend } = context;
-  onSend();
-  return applied(
-    await upstream.update({ ...call, entity, id: idOf(context), patch: data, data: whole, version, tempId }),
-  );
+  const { upstream, entity, data, whole, version, tempId, call, change } = context;
+  const named = { ...call, entity, id: idOf(context), version, tempId };
+  return applied(await change(() => upstream.update({ ...named, patch: data, data: whole })));
 }
 
-/** A record that is no longer there is deleted, whoever did it. */
+/** A record that is no longer there is deleted, whoever did it; unless the configuration says what else that means. */
 async function remove(context: EffectContext): Promise<Effect> {
-  const { upstream, entity, version, call, onSend } = context;
-  onSend();
+  const { upstream, entity, version, call, change } = context;
   try {
-    await upstream.remove({ ...call, entity, id: idOf(context), version });
+    await change(() => upstream.remove({ ...call, entity, id: idOf(context), version }));
   } catch (error) {
-    if (!(error instanceof UpstreamError && (error.status === 404 || error.status === 410))) throw error;
+    if (!isConflict(error) || (error.status !== 404 && error.status !== 410)) throw error;
   }
   return applied(undefined);
 }
 
-async function updateConditionally(context: EffectContext): Promise<Effect> {
-  const settled = async (current: UpstreamAnswer | undefined): Promise<Effect> => {
-    if (!current) return conflict(undefined);
-    if (isOurs(current, context.data)) return applied(current);
-    if (context.isGuarded) return conflict(current);
-    return await update(rebased(context, current));
-  };
-  if (context.history.possiblySent || context.version === undefined) {
+/** Under an ID that we choose there is our record or a stranger's. */
+async function createUnderId(context: EffectContext): Promise<Effect> {
+  const compared = (current: UpstreamAnswer): Effect =>
+    isOurs(current, context.data) ? applied(current) : conflict(current);
+  if (context.history.possiblySent) {
     const current = await read(context);
-    if (!current || isOurs(current, context.data)) return await settled(current);
-    if (context.version !== undefined && current.version !== context.version) return await settled(current);
-    return await onConflict(update(rebased(context, current)), async () => settled(await read(context)));
+    if (current) return compared(current);
   }
-  return await onConflict(update(context), async () => settled(await read(context)));
+  try {
+    return await create(context);
+  } catch (error) {
+    if (!isConflict(error)) throw error;
+    const current = await read(context);
+    return current ? compared(current) : conflict(undefined);
+  }
 }
 
-function rebased(context: EffectContext, current: UpstreamAnswer): EffectContext {
-  return { ...context, version: current.version, whole: mergePatch(current.data, context.data) };
+/** Somebody else may change the record between our reading it and our call; not for ever. */
+const triesMax = 3;
+
+/**
+ * Changes a record only as it was last seen. One that has moved is looked at: a client that named the version that its
+ * change is based on gets a conflict if the content is another one; else the change is made on what is there now.
+ */
+async function changeConditionally(
+  context: EffectContext,
+  send: Resolver,
+  isDone: (current: UpstreamAnswer) => boolean,
+): Promise<Effect> {
+  let { version, whole } = context;
+  let mustLook = context.history.possiblySent || version === undefined;
+  for (let tries = 1; tries <= triesMax; tries++) {
+    if (mustLook) {
+      const current = await read(context);
+      if (!current) return gone(context);
+      if (isDone(current)) return applied(current);
+      if (context.isGuarded && isForeign(current, context)) return conflict(current);
+      version = current.version;
+      whole = mergePatch(current.data, context.data);
+    }
+    try {
+      return await send({ ...context, version, whole });
+    } catch (error) {
+      if (!isConflict(error)) throw error;
+      if (error.status === 404 || error.status === 410) return gone(context);
+      mustLook = true;
+    }
+  }
+  throw new UpstreamError("the record changes all the time", { certainty: "refused", disposition: "retry" });
+}
+
+function isForeign(current: UpstreamAnswer, { before }: EffectContext): boolean {
+  if (current.data === undefined || before === null) return true;
+  return canonicalJson(current.data) !== canonicalJson(before);
 }
 
 async function read({ upstream, entity, id, call }: EffectContext): Promise<UpstreamAnswer | undefined> {
@@ -209,13 +230,8 @@ async function sendUnlessInProgress(context: EffectContext, send: Resolver): Pro
   }
 }
 
-async function onConflict(call: Promise<Effect>, resolve: () => Promise<Effect>): Promise<Effect> {
-  try {
-    return await call;
-  } catch (error) {
-    if (error instanceof UpstreamError && error.disposition === "conflict") return await resolve();
-    throw error;
-  }
+export function isConflict(error: unknown): error is UpstreamError {
+  return error instanceof UpstreamError && error.disposition === "conflict" && !error.systemic;
 }
 
 function isKeyForgotten(
@@ -228,8 +244,7 @@ function isKeyForgotten(
 
 /** Whether the upstream's record holds what we sent. */
 export function isOurs(current: UpstreamAnswer, data: string): boolean {
-  if (current.data === undefined) return false;
-  return canonicalJson(mergePatch(current.data, data)) === canonicalJson(current.data);
+  return current.data !== undefined && holds(current.data, data);
 }
 
 function idOf({ id }: EffectContext): string {
@@ -239,6 +254,11 @@ function idOf({ id }: EffectContext): string {
 
 function applied(answer: UpstreamAnswer | undefined): Effect {
   return { kind: "applied", answer };
+}
+
+/** The record is not there any more: what a delete wants, and what an update has to be told. */
+function gone({ op }: EffectContext): Effect {
+  return op === "delete" ? applied(undefined) : conflict(undefined);
 }
 
 function conflict(current: UpstreamAnswer | undefined): Effect {

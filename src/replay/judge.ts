@@ -18,8 +18,13 @@ export interface Target {
 export type Judgement =
   | { kind: "allowed"; target: Target }
   | { kind: "rejected"; problem: StoredProblem }
+  /** Neither we nor the upstream know such a record. */
+  | { kind: "gone" }
   /** The record is not in the state that the mutation was based on. */
   | { kind: "conflict"; target: Target };
+
+/** The same for a record that does not exist and for one that the author may not see. */
+export const noSuchRecord = problem("not-found", "There is no such record.");
 
 /** Whether the author may create this. */
 export function judgeCreate({ config, author, data }: ReadyMutation): StoredProblem | undefined {
@@ -43,7 +48,8 @@ export async function judgeChange(
   read: () => Promise<UpstreamAnswer | undefined>,
 ): Promise<Judgement> {
   const target = await findTarget(slice, ready, read);
-  if (!target) return { kind: "rejected", problem: problem("not-found", "There is no such record.") };
+  if (target === "gone") return { kind: "gone" };
+  if (!target) return { kind: "rejected", problem: noSuchRecord };
   if (target.data === null) return { kind: "conflict", target };
   const { config, author, mutation } = ready;
   const rules = mutation.op === "delete" ? config.write?.delete : config.write?.update;
@@ -62,12 +68,13 @@ async function findTarget(
   { store }: Slice,
   { mutation, author, config, serverId }: ReadyMutation,
   read: () => Promise<UpstreamAnswer | undefined>,
-): Promise<Target | undefined> {
+): Promise<Target | "gone" | undefined> {
   const stored = await store.readRecord({ entity: mutation.entity, serverId: serverId ?? "" });
   if (stored && canSee(author, stored.scopes)) {
     return { stored, data: stored.data, upstreamVersion: stored.upstreamVersion };
   }
   const answer = await read();
+  if (!answer && !stored) return "gone";
   if (answer?.data === undefined || !canSee(author, scopesOf(config.scopes, answer.data))) return undefined;
   return { stored, data: answer.data, upstreamVersion: answer.version ?? null };
 }

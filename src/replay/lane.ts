@@ -15,16 +15,27 @@ export interface Claim {
   position: number;
   /** Failures in a row of the mutation at the head. */
   failures: number;
-  /** The last owner never released it: the mutation at the head may have been sent. */
-  takenOver: boolean;
+  /** The last owner never released it: the mutation at the head may have been sent, between these times. */
+  takenOver: SentBetween | undefined;
+  /** The database's clock, read at a moment of the monotonic one. */
+  clock: { databaseMs: number; monotonicMs: number };
   /** On the monotonic clock (`performance.now()`), never later than the lease on the database's clock. */
   leaseUntil: number;
   /** The log after the position, as far as one slice reads it. */
-  entries: ClaimedEntry[];
-  /** Whether the log goes on after `entries`. */
-  more: boolean;
+  blocks: BlockRow[];
   /** The client's mutations that did not go straight through, in order. */
   deliveries: OpenDelivery[];
+}
+
+/** On the database's clock. */
+export interface SentBetween {
+  from: Date;
+  until: Date;
+}
+
+/** The lane waits for its time; `dueInMs` is how long. */
+export interface NotDue {
+  dueInMs: number;
 }
 
 /** A place in the log with what ingest stored beside it. */
@@ -36,6 +47,7 @@ export interface Author {
   scopes: string[];
   roles: string[];
   requestId: string;
+  receivedAt: Date;
 }
 
 export interface OpenDelivery {
@@ -52,7 +64,6 @@ export interface OpenDelivery {
 }
 
 export interface ClaimContext {
-  codec: PayloadCodec;
   owner: string;
   leaseMs: number;
   /** How much of a log one slice reads at once; a single larger block is read all the same. */
@@ -61,7 +72,7 @@ export interface ClaimContext {
 
 /**
  * Claims lanes of one tenant for draining and loads what a slice needs of each, in one transaction. A lane that is
- * someone else's, or not due, gives undefined.
+ * someone else's, or has nothing to do, gives undefined; so does the repeat of one that is asked for twice.
  *
  * Only the database's clock decides. The result is in the order of `laneIds`.
  */
@@ -70,30 +81,32 @@ export async function claimLanes(
   tenantId: string,
   laneIds: string[],
   context: ClaimContext,
-): Promise<(Claim | undefined)[]> {
+): Promise<(Claim | NotDue | undefined)[]> {
   const startedAt = performance.now();
-  return await inTenant(db, tenantId, async (trx) => {
+  const found = await inTenant(db, tenantId, async (trx) => {
     const claimed = await claimRows(trx, tenantId, laneIds, context);
     const clientIds = claimed.map(({ client_id }) => client_id);
-    const [blocks, deliveries] = await Promise.all([
+    const [blocks, deliveries, notDue] = await Promise.all([
       readBlocks(trx, tenantId, claimed, context.sliceBytesMax),
       readDeliveries(trx, tenantId, clientIds),
+      claimed.length < laneIds.length ? readNotDue(trx, tenantId, laneIds) : new Map<string, NotDue>(),
     ]);
-    const claims = new Map(
-      claimed.map((row) => [
-        row.lane_id,
-        toClaim(tenantId, row, {
-          leaseUntil: startedAt + context.leaseMs,
-          blocks: blocks.filter(({ client_id }) => client_id === row.client_id),
-          deliveries: deliveries.filter(
-            (d) => d.client_id === row.client_id && d.upstream_id === row.upstream_id,
-          ),
-          codec: context.codec,
-        }),
-      ]),
-    );
-    return laneIds.map((laneId) => claims.get(laneId));
+    return { claimed, blocks, deliveries, notDue };
   });
+  const results = new Map<string, Claim | NotDue>(found.notDue);
+  for (const row of found.claimed) {
+    const loaded = {
+      blocks: found.blocks.filter(({ client_id }) => client_id === row.client_id),
+      deliveries: found.deliveries.filter(
+        (d) => d.client_id === row.client_id && d.upstream_id === row.upstream_id,
+      ),
+    };
+    results.set(row.lane_id, toClaim(tenantId, row, loaded, context, startedAt));
+  }
+  // Two owners in one process would share an epoch, which could no longer tell them apart.
+  return laneIds.map((laneId, index) =>
+    laneIds.indexOf(laneId) === index ? results.get(laneId) : undefined,
+  );
 }
 
 interface LaneRow {
@@ -102,9 +115,10 @@ interface LaneRow {
   client_id: string;
   epoch: string;
   position: string;
-  tail: string;
   failures: number;
-  taken_over: boolean;
+  /** When the lease of an owner that never gave the lane back ended. */
+  lease_ended_at: Date | null;
+  now: Date;
 }
 
 async function claimRows(
@@ -115,7 +129,7 @@ async function claimRows(
 ): Promise<LaneRow[]> {
   const { rows } = await sql<LaneRow>`
     with free as (
-      select lane_id, lease_until is not null as taken_over from lane
+      select lane_id, lease_until as lease_ended_at from lane
       where tenant_id = ${tenantId} and lane_id = any(${laneIds}::text[])
         and due_at <= clock_timestamp() and (lease_until is null or lease_until <= clock_timestamp())
       order by lane_id for update
@@ -124,16 +138,30 @@ async function claimRows(
       lease_until = clock_timestamp() + ${leaseMs}::integer * interval '1 millisecond'
     from free
     where lane.tenant_id = ${tenantId} and lane.lane_id = free.lane_id
-    returning lane.lane_id, lane.upstream_id, lane.client_id, lane.epoch, lane.position, lane.tail, lane.failures,
-      free.taken_over`.execute(trx);
+    returning lane.lane_id, lane.upstream_id, lane.client_id, lane.epoch, lane.position, lane.failures,
+      free.lease_ended_at, clock_timestamp() as now`.execute(trx);
   return rows;
 }
 
-interface BlockRow extends Omit<Author, "userId" | "requestId"> {
+/** The lanes whose time has not come: a job that was woken early, or lost its delay, comes back then. */
+async function readNotDue(
+  trx: Transaction<Database>,
+  tenantId: string,
+  laneIds: string[],
+): Promise<Map<string, NotDue>> {
+  const { rows } = await sql<{ lane_id: string; due_in_ms: number }>`
+    select lane_id, extract(epoch from due_at - clock_timestamp())::float8 * 1000 as due_in_ms from lane
+    where tenant_id = ${tenantId} and lane_id = any(${laneIds}::text[]) and due_at > clock_timestamp()
+      and (lease_until is null or lease_until <= clock_timestamp())`.execute(trx);
+  return new Map(rows.map((row) => [row.lane_id, { dueInMs: Math.ceil(row.due_in_ms) }]));
+}
+
+interface BlockRow extends Omit<Author, "userId" | "requestId" | "receivedAt"> {
   client_id: string;
   last_seq: string;
   user_id: string;
   request_id: string;
+  received_at: Date;
   key_id: string;
   payload: Buffer;
 }
@@ -146,7 +174,8 @@ async function readBlocks(
 ): Promise<BlockRow[]> {
   if (lanes.length === 0) return [];
   const { rows } = await sql<BlockRow>`
-    select b.client_id, b.last_seq, b.user_id, b.scopes, b.roles, b.request_id, b.key_id, b.payload
+    select b.client_id, b.last_seq, b.user_id, b.scopes, b.roles, b.request_id, b.received_at,
+      b.key_id, b.payload
     from unnest(${lanes.map((lane) => lane.client_id)}::uuid[], ${lanes.map(({ position }) => position)}::bigint[])
       as l (client_id, position)
     cross join lateral (
@@ -195,32 +224,42 @@ async function readDeliveries(
 function toClaim(
   tenantId: string,
   row: LaneRow,
-  loaded: { leaseUntil: number; blocks: BlockRow[]; deliveries: DeliveryRow[]; codec: PayloadCodec },
+  loaded: { blocks: BlockRow[]; deliveries: DeliveryRow[] },
+  { leaseMs }: ClaimContext,
+  startedAt: number,
 ): Claim {
-  const position = Number(row.position);
   return {
     tenantId,
     laneId: row.lane_id,
     upstreamId: row.upstream_id,
     clientId: row.client_id,
     epoch: Number(row.epoch),
-    position,
+    position: Number(row.position),
     failures: row.failures,
-    takenOver: row.taken_over,
-    leaseUntil: loaded.leaseUntil,
-    entries: loaded.blocks.flatMap((block) => toEntries(block, position, loaded.codec)),
-    more: Number(row.tail) > Number(loaded.blocks.at(-1)?.last_seq ?? row.tail),
+    takenOver: row.lease_ended_at === null ? undefined : sentBetween(row.lease_ended_at, leaseMs),
+    clock: { databaseMs: row.now.getTime(), monotonicMs: performance.now() },
+    leaseUntil: startedAt + leaseMs,
+    blocks: loaded.blocks,
     deliveries: loaded.deliveries.map(toOpenDelivery),
   };
 }
 
-function toEntries(block: BlockRow, position: number, codec: PayloadCodec): ClaimedEntry[] {
-  const { user_id: userId, scopes, roles, request_id: requestId } = block;
-  const author = { userId, scopes, roles, requestId };
-  return decodeBlock(codec.decode(block.key_id, block.payload), position).map((entry) => ({
-    ...entry,
-    author,
-  }));
+/**
+ * No call starts after the lease; and an attempt that its last renewal found under way was not much older than that: a
+ * lease spans several calls.
+ */
+function sentBetween(leaseEndedAt: Date, leaseMs: number): SentBetween {
+  return { from: new Date(leaseEndedAt.getTime() - 3 * leaseMs), until: leaseEndedAt };
+}
+
+/** What a claim has to replay, in order. @throws when a block can't be decoded; that is one lane's trouble. */
+export function entriesOf({ blocks, position }: Claim, codec: PayloadCodec): ClaimedEntry[] {
+  return blocks.flatMap((block) => {
+    const { user_id: userId, scopes, roles, request_id: requestId, received_at: receivedAt } = block;
+    const author = { userId, scopes, roles, requestId, receivedAt };
+    const entries = decodeBlock(codec.decode(block.key_id, block.payload), position);
+    return entries.map((entry) => ({ ...entry, author }));
+  });
 }
 
 function toOpenDelivery(row: DeliveryRow): OpenDelivery {
@@ -238,22 +277,49 @@ function toOpenDelivery(row: DeliveryRow): OpenDelivery {
   };
 }
 
+type Owned = Pick<Claim, "laneId" | "epoch">;
+
 /**
- * Prolongs the lease. Resolves with its new end on the monotonic clock, or undefined when the lane is no longer ours:
- * the caller stops at once and writes nothing.
+ * Prolongs leases. Resolves with the lanes that are still ours: the owner of any other stops at once and writes nothing.
  */
-export async function renewLease(
+export async function renewLeases(
   db: Kysely<Database>,
-  { tenantId, laneId, epoch }: Pick<Claim, "tenantId" | "laneId" | "epoch">,
+  tenantId: string,
+  lanes: Owned[],
   leaseMs: number,
-): Promise<number | undefined> {
-  const startedAt = performance.now();
-  const { numAffectedRows } = await inTenant(db, tenantId, (trx) =>
-    sql`
+): Promise<Set<string>> {
+  const { rows } = await inTenant(db, tenantId, (trx) =>
+    sql<{ lane_id: string }>`
+      with ours as (
+        select l.lane_id
+        from unnest(${lanes.map(({ laneId }) => laneId)}::text[], ${lanes.map(({ epoch }) => epoch)}::bigint[])
+          as owned (lane_id, epoch)
+        join lane l on l.tenant_id = ${tenantId} and l.lane_id = owned.lane_id and l.epoch = owned.epoch
+          and l.lease_until is not null
+        order by l.lane_id for update of l
+      )
       update lane set lease_until = clock_timestamp() + ${leaseMs}::integer * interval '1 millisecond'
+      from ours where lane.tenant_id = ${tenantId} and lane.lane_id = ours.lane_id
+      returning lane.lane_id`.execute(trx),
+  );
+  return new Set(rows.map((row) => row.lane_id));
+}
+
+/**
+ * Gives up a lane after a failure that left its head unclear: it is due after a time, and whoever claims it then takes
+ * it over.
+ */
+export async function abandonLane(
+  db: Kysely<Database>,
+  { tenantId, laneId, epoch }: Owned & Pick<Claim, "tenantId">,
+  dueInMs: number,
+): Promise<void> {
+  await inTenant(db, tenantId, (trx) =>
+    sql`
+      update lane set failures = failures + 1, owner = null, lease_until = clock_timestamp(),
+        due_at = clock_timestamp() + ${dueInMs}::integer * interval '1 millisecond'
       where tenant_id = ${tenantId} and lane_id = ${laneId} and epoch = ${epoch} and lease_until is not null`.execute(
       trx,
     ),
   );
-  return numAffectedRows === 1n ? startedAt + leaseMs : undefined;
 }

@@ -1,12 +1,12 @@
+import type { Create, TempIdState } from "../id-map/id-map.ts";
 import type { Mutation } from "../inbox/mutation.ts";
-import type { TempIdState } from "../id-map/id-map.ts";
 import type { EntityConfig } from "../platform/config/schema.ts";
 import type { ErrorCode } from "../platform/errors.ts";
 import type { StoredProblem } from "../platform/schema.ts";
 import { tempUuid, toTempId } from "../platform/uuid.ts";
 import { recordKey } from "../records/record.ts";
 import type { Author } from "./lane.ts";
-import { referencesIn, substitute } from "./references.ts";
+import { recordsIn, referencesIn, substitute } from "./references.ts";
 import type { Blocked, Slice } from "./slice.ts";
 
 /** A mutation with its references resolved, ready to be judged and sent. */
@@ -20,6 +20,9 @@ export interface ReadyMutation {
   tempId: string | undefined;
   /** Names the record among those that are waited for. */
   recordKey: string;
+  /** The temp IDs that it needs and that name no record yet. */
+  needs: string[];
+  /** All records that it names: a delete of one of them waits for it. */
   refersTo: string[];
   /** With server IDs in the place of temp IDs. */
   data: string;
@@ -27,24 +30,34 @@ export interface ReadyMutation {
 
 export type Prepared =
   | { kind: "ready"; ready: ReadyMutation }
-  | { kind: "held" | "waiting"; blockedBy: string; recordKey: string; refersTo: string[] }
+  | ({ kind: "held" | "waiting"; blockedBy: string } & Keys)
   | { kind: "rejected"; problem: StoredProblem }
-  | { kind: "misfit"; problem: StoredProblem };
+  | ({ kind: "misfit"; problem: StoredProblem } & Keys);
+
+type Keys = Pick<Blocked, "recordKey" | "refersTo">;
 
 /** Resolves what a mutation names: its record, its references, and what it has to wait for. */
 export async function prepare(slice: Slice, mutation: Mutation, author: Author): Promise<Prepared> {
   const config = slice.upstream.entity(mutation.entity);
-  if (!config) {
-    return { kind: "misfit", problem: problem("unknown-entity", "The entity is no longer configured.") };
-  }
   const own = tempUuid(mutation.recordId);
+  if (!config) {
+    return {
+      kind: "misfit",
+      problem: problem("unknown-entity", "The entity is no longer configured."),
+      recordKey: keyOf(mutation, own),
+      refersTo: [],
+    };
+  }
   const references = referencesIn(mutation.data, config).filter((uuid) => uuid !== own);
   const states = await resolve(slice, own === undefined ? references : [own, ...references]);
   const names = { own, references, states };
   const ready = toReady(mutation, author, config, names);
-  const blocker = findBlocker(slice.blocked, mutation, ready);
-  if (blocker) return { kind: "held", blockedBy: blocker, ...keysOf(ready) };
-  return misnamed(slice, mutation, names, ready) ?? { kind: "ready", ready };
+  return (
+    misnamed(mutation, names) ??
+    behindBlocker(slice, ready, own) ??
+    (await dependent(slice, ready)) ??
+    unresolved(slice, ready, names) ?? { kind: "ready", ready }
+  );
 }
 
 interface Names {
@@ -53,6 +66,8 @@ interface Names {
   states: Map<string, TempIdState>;
 }
 
+const unknown: TempIdState = { kind: "unmapped", creates: [] };
+
 async function resolve(slice: Slice, tempIds: string[]): Promise<Map<string, TempIdState>> {
   const open = tempIds.filter((tempId) => !slice.mapped.has(tempId));
   const found: Map<string, TempIdState> = open.length > 0 ? await slice.store.resolve(open) : new Map();
@@ -60,9 +75,7 @@ async function resolve(slice: Slice, tempIds: string[]): Promise<Map<string, Tem
     const state = found.get(tempId);
     if (state?.kind === "mapped") slice.mapped.set(tempId, state);
   }
-  return new Map(
-    tempIds.map((tempId) => [tempId, slice.mapped.get(tempId) ?? found.get(tempId) ?? { kind: "unknown" }]),
-  );
+  return new Map(tempIds.map((tempId) => [tempId, slice.mapped.get(tempId) ?? found.get(tempId) ?? unknown]));
 }
 
 function toReady(
@@ -75,87 +88,126 @@ function toReady(
   for (const [tempId, state] of states) if (state.kind === "mapped") mapped.set(tempId, state.serverId);
   const serverId = own === undefined ? mutation.recordId : mapped.get(own);
   const isNew = mutation.op === "create" && own !== undefined;
+  const records = references
+    .flatMap((uuid) => states.get(uuid) ?? [])
+    .filter((state) => state.kind === "mapped");
   return {
     mutation,
     author,
     config,
     serverId: isNew ? undefined : serverId,
     tempId: isNew ? own : undefined,
-    recordKey:
-      serverId === undefined || isNew
-        ? toTempId(own ?? "")
-        : recordKey({ entity: mutation.entity, serverId }),
-    refersTo: references.filter((uuid) => !mapped.has(uuid)).map(toTempId),
+    recordKey: keyOf(mutation, isNew || serverId === undefined ? own : undefined, serverId),
+    needs: references.filter((uuid) => !mapped.has(uuid)).map(toTempId),
+    refersTo: [
+      ...references.map(toTempId),
+      ...[...records, ...recordsIn(mutation.data, config)].map(recordKey),
+    ],
     data: substitute(mutation.data ?? "{}", config, mapped),
   };
 }
 
-function keysOf({ recordKey: key, refersTo }: ReadyMutation): Pick<Blocked, "recordKey" | "refersTo"> {
-  return { recordKey: key, refersTo };
+function keyOf(
+  { entity, recordId }: Mutation,
+  tempId: string | undefined,
+  serverId: string | undefined = recordId,
+): string {
+  return tempId === undefined ? recordKey({ entity, serverId }) : toTempId(tempId);
 }
 
-/** The parked or held mutation that this one depends on: same record, a reference to it, or named in `dependsOn`. */
-function findBlocker(
-  blocked: Blocked[],
-  { dependsOn, op }: Mutation,
-  ready: ReadyMutation,
-): string | undefined {
-  return blocked.find(
-    (earlier) =>
-      dependsOn.includes(earlier.mutationId) ||
-      earlier.recordKey === ready.recordKey ||
-      ready.refersTo.includes(earlier.recordKey) ||
-      (op === "delete" && earlier.refersTo.includes(ready.recordKey)),
-  )?.mutationId;
-}
-
-/** What is wrong with the temp IDs that a mutation names, if anything. */
-function misnamed(
-  slice: Slice,
-  mutation: Mutation,
-  { own, references, states }: Names,
-  ready: ReadyMutation,
-): Prepared | undefined {
-  const ownState = own === undefined ? undefined : states.get(own);
+/** What is wrong with the name of the mutation's own record, if anything. */
+function misnamed(mutation: Mutation, { own, states }: Names): Prepared | undefined {
+  const state = own === undefined ? undefined : states.get(own);
   if (mutation.op === "create") {
-    if (ownState?.kind === "mapped") {
-      return rejected("temp-id-in-use", "The temp ID already names a record.");
+    if (state && isTaken(mutation, state)) {
+      return rejected("temp-id-in-use", "The temp ID already names a record, or one that is being created.");
     }
-  } else if (ownState?.kind === "mapped" && ownState.entity !== mutation.entity) {
+  } else if (state?.kind === "mapped" && state.entity !== mutation.entity) {
     return rejected("not-found", "There is no such record.");
-  } else if (own !== undefined && ownState) {
-    const fault = unresolved(slice, mutation, own, ownState, ready);
-    if (fault) return fault;
-  }
-  for (const tempId of references) {
-    const state = states.get(tempId);
-    const fault = state && unresolved(slice, mutation, tempId, state, ready);
-    if (fault) return fault;
   }
   return undefined;
 }
 
+/** Of several creates of one temp ID, the one that was accepted first and did not fail has it. */
+function isTaken({ id }: Mutation, state: TempIdState): boolean {
+  if (state.kind === "mapped") return true;
+  const live = state.creates.find(({ status }) => status === null);
+  return live !== undefined && live.mutationId !== id;
+}
+
+/** The parked or held mutation that this one depends on: same record, a reference to it, or named in `dependsOn`. */
+function behindBlocker(slice: Slice, ready: ReadyMutation, own: string | undefined): Prepared | undefined {
+  const { dependsOn, op } = ready.mutation;
+  const names = [ready.recordKey, ...(own === undefined ? [] : [toTempId(own)])];
+  const blocker = slice.blocked.find(
+    (earlier) =>
+      dependsOn.includes(earlier.mutationId) ||
+      names.includes(earlier.recordKey) ||
+      ready.needs.includes(earlier.recordKey) ||
+      (op === "delete" && earlier.refersTo.some((key) => names.includes(key))),
+  );
+  return blocker && { kind: "held", blockedBy: blocker.mutationId, ...keysOf(ready) };
+}
+
+/** Whether it waits for, or falls with, a mutation that it names in `dependsOn`. */
+async function dependent(slice: Slice, ready: ReadyMutation): Promise<Prepared | undefined> {
+  const { dependsOn } = ready.mutation;
+  if (dependsOn.length === 0) return undefined;
+  const known = await slice.store.readDependencies(dependsOn);
+  for (const id of dependsOn) {
+    const dependency = known.get(id);
+    if (dependency?.status === null && dependency.clientId !== slice.claim.clientId) {
+      return { kind: "waiting", blockedBy: id, ...keysOf(ready) };
+    }
+    const failed =
+      dependency?.isCreate && (dependency.status === "rejected" || dependency.status === "conflict");
+    // Uploaded later, the client could have read that outcome, and meant it all the same.
+    if (failed && dependency.endedAt && dependency.endedAt >= ready.author.receivedAt) {
+      return rejected("dependency-failed", `The create ${id} was not done.`);
+    }
+  }
+  return undefined;
+}
+
+/** What has to be done about the first temp ID that names no record yet, if there is one. */
 function unresolved(
   { claim }: Slice,
-  { seq }: Mutation,
-  tempId: string,
-  state: TempIdState,
   ready: ReadyMutation,
+  { own, references, states }: Names,
 ): Prepared | undefined {
-  switch (state.kind) {
-    case "mapped":
-      return undefined;
-    case "unknown":
-      return rejected("unknown-reference", `Nobody has created ${toTempId(tempId)}.`);
-    case "failed":
-      return rejected("dependency-failed", `The create of ${toTempId(tempId)} was not done.`);
-    case "pending":
-      // In the client's own log a create that comes later can't be waited for: order would never let it come.
-      if (state.clientId === claim.clientId && state.seq >= seq) {
-        return rejected("unknown-reference", `${toTempId(tempId)} is created only after it is referred to.`);
-      }
-      return { kind: "waiting", blockedBy: state.mutationId, ...keysOf(ready) };
+  const needed = own === undefined || ready.mutation.op === "create" ? references : [own, ...references];
+  for (const tempId of needed) {
+    const state = states.get(tempId);
+    if (!state || state.kind === "mapped") continue;
+    // In the client's own log a create that comes later can't be waited for: order would never let it come.
+    const isBefore = ({ clientId, seq }: Create) => clientId !== claim.clientId || seq < ready.mutation.seq;
+    const creates = state.creates.filter(isBefore);
+    const open = creates.find(({ status }) => status === null);
+    if (open) return behind(open, claim.clientId, ready);
+    const failed = creates.at(-1);
+    if (failed)
+      return rejected(
+        "dependency-failed",
+        `${failed.mutationId}, the create of ${toTempId(tempId)}, was not done.`,
+      );
+    return rejected(
+      "unknown-reference",
+      state.creates.length === 0
+        ? `Nobody has created ${toTempId(tempId)}.`
+        : `${toTempId(tempId)} is created only after it is referred to.`,
+    );
   }
+  return undefined;
+}
+
+/** Another lane's create is waited for. The client's own, which has been passed, is parked or held. */
+function behind({ mutationId, clientId }: Create, ownClientId: string, ready: ReadyMutation): Prepared {
+  const kind = clientId === ownClientId ? "held" : "waiting";
+  return { kind, blockedBy: mutationId, ...keysOf(ready) };
+}
+
+function keysOf({ recordKey: key, refersTo }: ReadyMutation): Keys {
+  return { recordKey: key, refersTo };
 }
 
 function rejected(code: ErrorCode, detail: string): Prepared {

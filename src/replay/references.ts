@@ -1,6 +1,7 @@
 import type { EntityConfig } from "../platform/config/schema.ts";
-import { mapStrings, pointerKeys } from "../platform/json-text.ts";
+import { mapStrings, pointerKeys, slicesAt, textAt } from "../platform/json-text.ts";
 import { tempUuid } from "../platform/uuid.ts";
+import type { RecordKey } from "../records/record.ts";
 
 /** The temp IDs (bare UUIDs) that the data refers to: in the fields the entity declares, or anywhere if it declares none. */
 export function referencesIn(data: string | undefined, config: EntityConfig): string[] {
@@ -26,6 +27,26 @@ export function substitute(
     const uuid = tempUuid(value);
     return uuid !== undefined && isReference(path) ? serverIds.get(uuid) : undefined;
   });
+}
+
+/** The records that the data names by server IDs, in the fields the entity declares. */
+export function recordsIn(data: string | undefined, { references = {} }: EntityConfig): RecordKey[] {
+  if (data === undefined) return [];
+  return Object.entries(references).flatMap(([pointer, entity]) => {
+    const found = textAt(data, pointer);
+    if (found === undefined) return [];
+    const values = found.startsWith("[")
+      ? slicesAt(found).map(({ start, end }) => found.slice(start, end))
+      : [found];
+    return values.flatMap((value) => serverIdOf(value) ?? []).map((serverId) => ({ entity, serverId }));
+  });
+}
+
+/** A number's digits are taken as they were sent. */
+function serverIdOf(token: string): string | undefined {
+  if (!token.startsWith('"')) return /^-?\d/.test(token) ? token : undefined;
+  const value = JSON.parse(token) as string;
+  return tempUuid(value) === undefined ? value : undefined;
 }
 
 function referenceFields({ references }: EntityConfig): (path: readonly string[]) => boolean {

@@ -1,18 +1,24 @@
 import type { RecordWrite } from "../change-feed/write.ts";
 import { TempIdTaken, type Mapping } from "../id-map/id-map.ts";
 import type { StoredProblem } from "../platform/schema.ts";
-import { UpstreamError } from "../upstream/connector.ts";
 import { scopesOf } from "../records/scopes.ts";
+import { UpstreamError } from "../upstream/connector.ts";
+import { MappingError } from "../upstream/mapping.ts";
 import { backoffMs } from "./backoff.ts";
 import type { LaneCommit, Outcome } from "./commit.ts";
 import type { DeliveryWrite } from "./delivery.ts";
+import type { History } from "./effect.ts";
 import type { OpenDelivery } from "./lane.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
 import { commitSlice, ensureLease, type Slice } from "./slice.ts";
-import type { Verdict } from "./step.ts";
+import { unmappable, type Verdict } from "./step.ts";
 
 /** How a mutation leaves the slice: passed by the lane, or still at its head with the lane given back. */
-export type Step = { kind: "passed"; logGoesOn: boolean } | { kind: "stopped"; dueInMs: number | undefined };
+export interface Step {
+  kind: "passed" | "stopped";
+  /** When the lane is due, if this gave it back. */
+  dueInMs: number | undefined;
+}
 
 /** What a mutation is called among those that do not go straight through. */
 export interface Place {
@@ -39,7 +45,7 @@ export async function settle(
     case "rejected":
       return await pass(
         slice,
-        { ...toOutcome(place, "rejected", verdict.problem), delivery: closing(delivery) },
+        { ...toOutcome(place, "rejected", verdict.problem), delivery: closing(slice, place) },
         place,
         isLast,
       );
@@ -74,7 +80,7 @@ async function settleChanged(
         problem: problem("upstream-conflict", "The record has changed."),
       }),
     },
-    delivery: closing(delivery),
+    delivery: closing(slice, place),
     mapping: mappingOf(slice, ready, verdict),
   };
   try {
@@ -85,23 +91,30 @@ async function settleChanged(
       record = await readAgain(slice, ready, record);
     }
   } catch (error) {
-    if (error instanceof TempIdTaken) return await park(slice, place, doubled, delivery, isLast);
-    if (!(error instanceof UpstreamError)) throw error;
-    // The effect took place, but the record can't be read at the moment: it is resolved like any unclear call.
-    return await retryLater(
-      slice,
-      place,
-      { error, possiblySent: true, afterMs: error.retryAfterMs },
-      delivery,
-    );
+    const { history } = verdict;
+    // The effect took place; what failed is to write it down.
+    if (error instanceof UpstreamError) {
+      const failed = { error, history, afterMs: error.retryAfterMs };
+      return await retryLater(slice, place, failed, delivery);
+    }
+    const fault = faultOf(error);
+    if (!fault) throw error;
+    return await park(slice, place, { problem: fault, history, error: undefined }, delivery, isLast);
   }
 }
 
-const doubled = {
-  problem: problem("temp-id-in-use", "Two creates of this temp ID took effect at the same moment."),
-  possiblySent: true,
-  error: undefined,
-};
+/** What only a person can settle, of the reasons why an effect could not be written down. */
+function faultOf(error: unknown): StoredProblem | undefined {
+  if (error instanceof MappingError) return unmappable;
+  if (error instanceof TempIdTaken) {
+    return problem("temp-id-in-use", "Two creates of this temp ID took effect at the same moment.");
+  }
+  // 22: data exceptions of Postgres, such as a NUL in what the upstream calls the record.
+  if (error instanceof Error && "code" in error && String(error.code).startsWith("22")) {
+    return problem("upstream-unexpected", "The upstream's answer can't be stored.");
+  }
+  return undefined;
+}
 
 function mappingOf({ claim }: Slice, ready: ReadyMutation, verdict: Changed): Mapping | undefined {
   const { mutation, tempId } = ready;
@@ -157,7 +170,7 @@ async function tryPass(
     failures: 0,
     ...(isLast && { release: "done" }),
   });
-  return result.kind === "moved" ? undefined : { kind: "passed", logGoesOn: result.logGoesOn };
+  return result.kind === "moved" ? undefined : { kind: "passed", dueInMs: result.dueInMs };
 }
 
 /** Lets the lane pass a mutation without writing a record. */
@@ -180,11 +193,17 @@ export function toOutcome(
   return { outcome: { mutationId, status, isNew: true, problem: fault } };
 }
 
-export function closing(delivery: OpenDelivery | undefined): { settled: string } | undefined {
-  return delivery && { settled: delivery.mutationId };
+/** Removes what was recorded of a mutation on its way. */
+export function closing({ recorded }: Slice, { mutationId }: Place): { settled: string } | undefined {
+  return recorded.has(mutationId) ? { settled: mutationId } : undefined;
 }
 
-type Failed = { error: UpstreamError | undefined; possiblySent: boolean };
+export interface Failed {
+  error: UpstreamError | undefined;
+  history: History | undefined;
+}
+
+const unsent: Failed = { error: undefined, history: undefined };
 
 /** Takes a mutation out of the flow until a person decides. What depends on it is held, the rest goes on. */
 export async function park(
@@ -205,37 +224,43 @@ export async function park(
     },
   };
   if (slice.upstream.config.onPark === "hold-dependents") return await pass(slice, commit, place, isLast);
-  await commitSlice(slice, {
-    ...commit,
-    position: slice.position,
-    failures: slice.failures,
-    release: "stuck",
-  });
-  return { kind: "stopped", dueInMs: undefined };
+  return await stop(slice, { ...commit, release: "stuck" });
 }
 
 /** Keeps a mutation back behind the parked one that it depends on, and lets the lane go on. */
-export async function hold(slice: Slice, place: Place, blockedBy: string, isLast: boolean): Promise<Step> {
+export async function hold(
+  slice: Slice,
+  place: Place,
+  blockedBy: string,
+  delivery: OpenDelivery | undefined,
+  isLast: boolean,
+): Promise<Step> {
   slice.blocked.push(place);
-  const row = toDelivery(slice, place, { error: undefined, possiblySent: false }, undefined);
+  const row = toDelivery(slice, place, unsent, delivery);
   return await pass(slice, { delivery: { ...row, state: "held", blockedBy } }, place, isLast);
 }
 
 const waitCapMs = 30_000;
 
-/** Leaves the mutation at the head until another lane's create is done. That lane's commit also wakes this one. */
-export async function waitFor(slice: Slice, place: Place, blockedBy: string): Promise<Step> {
+/**
+ * Leaves the mutation at the head until another lane's mutation has ended. That lane's commit makes this one due; in
+ * case that word is lost, it also looks for itself.
+ */
+export async function waitFor(
+  slice: Slice,
+  place: Place,
+  blockedBy: string,
+  delivery: OpenDelivery | undefined,
+): Promise<Step> {
   const { baseMs, capMs } = slice.upstream.config.retry;
   const failures = slice.failures + 1;
   const dueInMs = backoffMs(failures, { baseMs, capMs: Math.min(capMs, waitCapMs) });
-  const row = toDelivery(slice, place, { error: undefined, possiblySent: false }, undefined);
-  await commitSlice(slice, {
-    position: slice.position,
+  const row = toDelivery(slice, place, unsent, delivery);
+  return await stop(slice, {
     failures,
-    release: { dueInMs },
+    release: { dueInMs, waitsFor: blockedBy },
     delivery: { ...row, state: "waiting", blockedBy },
   });
-  return { kind: "stopped", dueInMs };
 }
 
 async function retryLater(
@@ -247,39 +272,37 @@ async function retryLater(
   const failures = slice.failures + 1;
   const dueInMs = backoffMs(failures, slice.upstream.config.retry, { retryAfterMs: failed.afterMs });
   const { error } = failed;
+  const { status, certainty, message } = error ?? {};
   slice.log.warn(
-    {
-      mutationId: place.mutationId,
-      failures,
-      dueInMs,
-      status: error?.status,
-      certainty: error?.certainty,
-      error: error?.message,
-    },
+    { mutationId: place.mutationId, failures, dueInMs, status, certainty, reason: message },
     "a mutation is tried again later",
   );
-  await commitSlice(slice, {
-    position: slice.position,
+  const detail = message ?? "It is not yet known whether the change took effect.";
+  const row = toDelivery(slice, place, failed, delivery);
+  return await stop(slice, {
     failures,
     release: { dueInMs },
-    delivery: {
-      ...toDelivery(slice, place, failed, delivery),
-      state: "retrying",
-      problem: problem(
-        "upstream-unavailable",
-        error?.message ?? "It is not yet known whether the change took effect.",
-      ),
-    },
+    delivery: { ...row, state: "retrying", problem: problem("upstream-unavailable", detail) },
   });
-  return { kind: "stopped", dueInMs };
+}
+
+/** Gives the lane back with the mutation still at its head. */
+export async function stop(
+  slice: Slice,
+  commit: Pick<LaneCommit, "release"> & Partial<Pick<LaneCommit, "failures" | "outcome" | "delivery">>,
+): Promise<Step> {
+  const { position, failures } = slice;
+  const result = await commitSlice(slice, { position, failures, ...commit });
+  return { kind: "stopped", dueInMs: result.kind === "done" ? result.dueInMs : undefined };
 }
 
 function toDelivery(
   { claim }: Slice,
   place: Place,
-  { error, possiblySent }: Failed,
+  { error, history }: Failed,
   delivery: OpenDelivery | undefined,
 ): DeliveryWrite {
+  const possiblySent = history?.possiblySent ?? false;
   return {
     ...place,
     upstreamId: claim.upstreamId,
@@ -287,19 +310,10 @@ function toDelivery(
     state: "retrying",
     blockedBy: null,
     possiblySent,
-    sentAt: sentAt(error, possiblySent, delivery),
+    firstSentAt: possiblySent ? (history?.firstSentAt ?? null) : null,
+    lastSentAt: possiblySent ? (history?.lastSentAt ?? null) : null,
     attempts: (delivery?.attempts ?? 0) + 1,
     problem: null,
     evidence: error ? { status: error.status ?? null, excerpt: error.excerpt ?? null } : null,
   };
-}
-
-/** When the last call that may have taken effect began, at the latest; null when an earlier write says it already. */
-function sentAt(
-  error: UpstreamError | undefined,
-  possiblySent: boolean,
-  delivery: OpenDelivery | undefined,
-): Date | null {
-  if (!possiblySent) return null;
-  return error?.certainty === "ambiguous" || !delivery?.lastSentAt ? new Date() : null;
 }

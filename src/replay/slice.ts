@@ -1,31 +1,43 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 
+import { isTransient } from "../http/transient-failures.ts";
 import type { TempIdState } from "../id-map/id-map.ts";
-import { UpstreamError } from "../upstream/connector.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import type { CommitResult, LaneCommit } from "./commit.ts";
-import type { Claim } from "./lane.ts";
+import type { Claim, ClaimedEntry } from "./lane.ts";
 import type { ReplayStore } from "./store.ts";
 
 /** One turn at a lane: what was claimed, and what this turn has learned so far. */
 export interface Slice {
   claim: Claim;
+  entries: ClaimedEntry[];
   upstream: Upstream;
   store: ReplayStore;
   log: Logger;
   /** Fires when the process stops and calls must end. */
   signal: AbortSignal;
   leaseMs: number;
-  /** Told of each commit, when it is done. */
-  onCommit: (commit: { hasOutcome: boolean; unblocked: string[] }) => void;
-  /** On the monotonic clock; moves with every commit. */
+  events: SliceEvents;
+  /** On the monotonic clock; moves with every commit and every renewal. */
   leaseUntil: number;
+  /** Another owner has the lane. */
+  isLost: boolean;
   position: number;
   failures: number;
   /** What later mutations of the lane may have to wait for. */
   blocked: Blocked[];
+  /** The mutations that have a delivery row. */
+  recorded: Set<string>;
   /** Temp IDs that are known to be mapped; that never changes. */
   mapped: Map<string, Extract<TempIdState, { kind: "mapped" }>>;
+}
+
+/** What a slice tells about what it did, when it is done. */
+export interface SliceEvents {
+  committed: (commit: { outcome: LaneCommit["outcome"]; unblocked: string[] }) => void;
+  /** An attempt at a mutation failed. */
+  failed: (disposition: "retry" | "conflict" | "reject" | "park") => void;
 }
 
 /** A parked mutation, or one held behind it. */
@@ -36,26 +48,51 @@ export interface Blocked {
 }
 
 /** The lane is no longer ours. Nothing more may be sent or written. */
-export class LaneLost extends Error {}
+export class LaneLost extends Error {
+  constructor({ laneId }: Claim) {
+    super(`lane ${laneId} was taken over`);
+  }
+}
 
-/** Nothing was sent, because the lease would not have outlived the call. */
-export class LeaseTooShort extends Error {}
+/** Now, on the database's clock: another process may go on where this one stopped, and clocks of hosts differ. */
+export function databaseNow({ claim: { clock } }: Slice): Date {
+  return new Date(clock.databaseMs + performance.now() - clock.monotonicMs);
+}
 
-/** Writes a commit and moves the slice with it. @throws {LaneLost} */
+/**
+ * Writes a commit and moves the slice with it. While the database is away the answer in hand is kept, and tried again
+ * for as long as the lease lasts.
+ *
+ * @throws {LaneLost}
+ */
 export async function commitSlice(
   slice: Slice,
-  commit: Omit<LaneCommit, "laneId" | "clientId" | "epoch">,
+  commit: Omit<LaneCommit, "laneId" | "clientId" | "epoch" | "from">,
 ): Promise<Exclude<CommitResult, { kind: "stale" }>> {
   const { laneId, clientId, epoch } = slice.claim;
-  const result = await slice.store.commit({ laneId, clientId, epoch, ...commit });
-  if (result.kind === "stale") throw new LaneLost(`lane ${laneId} was taken over`);
-  if (result.kind === "done") {
-    slice.leaseUntil = result.leaseUntil;
-    slice.position = commit.position;
-    slice.failures = commit.failures;
-    slice.onCommit({ hasOutcome: commit.outcome !== undefined, unblocked: result.unblocked });
-  }
+  const whole = { laneId, clientId, epoch, from: slice.position, ...commit };
+  const result = await whileLeased(slice, () => slice.store.commit(whole));
+  if (result.kind === "stale") throw new LaneLost(slice.claim);
+  if (result.kind === "moved") return result;
+  slice.leaseUntil = result.leaseUntil;
+  slice.position = commit.position;
+  slice.failures = commit.failures;
+  const { delivery, outcome } = commit;
+  if (delivery && "mutationId" in delivery) slice.recorded.add(delivery.mutationId);
+  slice.events.committed({ outcome, unblocked: result.unblocked });
   return result;
+}
+
+async function whileLeased<T>(slice: Slice, work: () => Promise<T>): Promise<T> {
+  for (let pauseMs = 50; ; pauseMs = Math.min(2 * pauseMs, 2_000)) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isTransient(error) || performance.now() + pauseMs > slice.leaseUntil) throw error;
+      slice.log.warn({ err: error }, "an outcome could not be written; it is tried again");
+      await delay(pauseMs);
+    }
+  }
 }
 
 /** Time between the check and the bytes leaving, and between two clocks' ticks. */
@@ -63,24 +100,22 @@ const marginMs = 500;
 
 /** Makes sure that the lease outlives a call that starts now. @throws {LaneLost} */
 export async function ensureLease(slice: Slice): Promise<void> {
-  const neededUntil = performance.now() + slice.upstream.config.timeoutMs + marginMs;
-  // A call may wait for a place first; renewing at half the lease leaves it time for that.
-  if (slice.leaseUntil >= neededUntil + slice.leaseMs / 4) return;
-  const leaseUntil = await slice.store.renew(slice.claim);
-  if (leaseUntil === undefined) throw new LaneLost(`lane ${slice.claim.laneId} was taken over`);
-  slice.leaseUntil = leaseUntil;
+  if (slice.isLost) throw new LaneLost(slice.claim);
+  if (outlivesCall(slice)) return;
+  const startedAt = performance.now();
+  const ours = await slice.store.renew([slice.claim]);
+  if (!ours.has(slice.claim.laneId)) throw new LaneLost(slice.claim);
+  slice.leaseUntil = startedAt + slice.leaseMs;
 }
 
-/** The last look before the bytes leave: a call may start only if the lease outlives its deadline. */
+/**
+ * The last look before the bytes leave: a call may start only if the lease outlives its deadline. What is thrown here
+ * reaches the caller as a call that was not sent.
+ */
 export function assertMayStart(slice: Slice): void {
-  if (performance.now() + slice.upstream.config.timeoutMs + marginMs > slice.leaseUntil) {
-    throw new LeaseTooShort("the lease would not outlive the call");
-  }
+  if (slice.isLost || !outlivesCall(slice)) throw new Error("the lease would not outlive the call");
 }
 
-/** Whether a failed call was never started because of the lease. */
-export function isLeaseTooShort(error: unknown): boolean {
-  return (
-    error instanceof LeaseTooShort || (error instanceof UpstreamError && error.cause instanceof LeaseTooShort)
-  );
+function outlivesCall({ leaseUntil, upstream }: Slice): boolean {
+  return performance.now() + upstream.config.timeoutMs + marginMs <= leaseUntil;
 }

@@ -8,31 +8,39 @@ import { MappingError } from "../upstream/mapping.ts";
 import {
   createResolvers,
   deleteResolvers,
+  isConflict,
   isOurs,
   updateResolvers,
   type Effect,
   type EffectContext,
   type History,
 } from "./effect.ts";
-import { afterChange, judgeChange, judgeCreate, ownBase, type Target } from "./judge.ts";
+import { afterChange, judgeChange, judgeCreate, noSuchRecord, ownBase, type Target } from "./judge.ts";
 import type { OpenDelivery } from "./lane.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
-import { assertMayStart, commitSlice, ensureLease, isLeaseTooShort, type Slice } from "./slice.ts";
+import { assertMayStart, commitSlice, databaseNow, ensureLease, type Slice } from "./slice.ts";
 
 /** What one mutation comes to at the upstream, before it is written down. */
 export type Verdict =
-  | { kind: "applied"; serverId: string; record: RecordWrite | undefined; version: number | undefined }
+  | {
+      kind: "applied";
+      serverId: string;
+      record: RecordWrite | undefined;
+      version: number | undefined;
+      history: History;
+    }
   | {
       kind: "conflict";
       serverId: string | undefined;
       record: RecordWrite | undefined;
       version: number | undefined;
+      history: History;
     }
   | { kind: "rejected"; problem: StoredProblem }
-  | { kind: "parked"; problem: StoredProblem; possiblySent: boolean; error: UpstreamError | undefined }
-  | { kind: "retry"; error: UpstreamError | undefined; possiblySent: boolean; afterMs: number | undefined };
+  | { kind: "parked"; problem: StoredProblem; history: History; error: UpstreamError | undefined }
+  | { kind: "retry"; error: UpstreamError | undefined; history: History; afterMs: number | undefined };
 
-/** Judges a prepared mutation and takes it to the upstream. Throws what stops the whole slice: a lost or short lease. */
+/** Judges a prepared mutation and takes it to the upstream. @throws {LaneLost}, or what nobody foresaw. */
 export async function replayOne(
   slice: Slice,
   ready: ReadyMutation,
@@ -44,30 +52,36 @@ export async function replayOne(
       ? await replayCreate(slice, ready, attempt)
       : await replayChange(slice, ready, attempt);
   } catch (error) {
-    return toFailure(error, attempt);
+    return toFailure(slice, ready, error, attempt);
   }
 }
 
 interface Attempt {
-  context: Omit<EffectContext, "whole" | "id" | "version">;
+  context: Omit<EffectContext, "whole" | "id" | "version" | "before">;
   delivery: OpenDelivery | undefined;
-  /** Whether a call that may take effect was begun in this attempt. */
-  sent: boolean;
+  /** When the first call of this attempt began that took effect, or may have. */
+  changedAt: Date | undefined;
 }
 
 function startAttempt(slice: Slice, ready: ReadyMutation, delivery: OpenDelivery | undefined): Attempt {
   const { mutation, author, data, tempId } = ready;
+  const now = databaseNow(slice);
   const attempt: Attempt = {
     delivery,
-    sent: false,
+    changedAt: undefined,
     context: {
       upstream: slice.upstream,
       entity: mutation.entity,
+      op: mutation.op,
       data,
       tempId: tempId === undefined ? undefined : toTempId(tempId),
       isGuarded: mutation.baseVersion !== null,
-      history: historyOf(delivery),
-      nowMs: Date.now(),
+      history: {
+        possiblySent: delivery?.possiblySent ?? false,
+        firstSentAt: delivery?.firstSentAt ?? now,
+        lastSentAt: delivery?.lastSentAt ?? now,
+      },
+      nowMs: now.getTime(),
       call: {
         mayStart: () => assertMayStart(slice),
         signal: slice.signal,
@@ -75,20 +89,35 @@ function startAttempt(slice: Slice, ready: ReadyMutation, delivery: OpenDelivery
         requestId: author.requestId,
         idempotencyKey: mutation.id,
       },
-      onSend: () => {
-        attempt.sent = true;
-      },
+      change: (call) => noted(slice, attempt, call),
     },
   };
   return attempt;
 }
 
-function historyOf(delivery: OpenDelivery | undefined): History {
-  const now = new Date();
+/** A call that was refused, or not sent, has changed nothing. Every other one has, or may have. */
+async function noted<T>(slice: Slice, attempt: Attempt, call: () => Promise<T>): Promise<T> {
+  const before = attempt.changedAt;
+  attempt.changedAt ??= databaseNow(slice);
+  try {
+    return await call();
+  } catch (error) {
+    if (isUnchanged(error)) attempt.changedAt = before;
+    throw error;
+  }
+}
+
+function isUnchanged(error: unknown): boolean {
+  return error instanceof MappingError || (error instanceof UpstreamError && error.certainty !== "ambiguous");
+}
+
+/** What is known of the mutation's calls after this attempt. */
+function historyAfter(slice: Slice, { context: { history }, changedAt }: Attempt): History {
+  if (!changedAt) return history;
   return {
-    possiblySent: delivery?.possiblySent ?? false,
-    firstSentAt: delivery?.firstSentAt ?? now,
-    lastSentAt: delivery?.lastSentAt ?? now,
+    possiblySent: true,
+    firstSentAt: history.possiblySent ? history.firstSentAt : changedAt,
+    lastSentAt: databaseNow(slice),
   };
 }
 
@@ -97,28 +126,38 @@ async function replayCreate(slice: Slice, ready: ReadyMutation, attempt: Attempt
   if (fault) return { kind: "rejected", problem: fault };
   const { config, serverId, tempId, data } = ready;
   await beforeSending(slice, ready, attempt, config.create.class === "opaque");
-  const id = config.create.class === "client-id" ? (tempId ?? serverId) : undefined;
-  const context = { ...attempt.context, id, whole: data, version: undefined };
-  const effect = await onConflict(context, createResolvers[config.create.class](context), noRecord);
+  const choosesId = config.create.class === "client-id" || config.create.method === "PUT";
+  const id = choosesId ? (tempId ?? serverId) : undefined;
+  const context = { ...attempt.context, id, whole: data, version: undefined, before: null };
+  const effect = await createOrConflict(context);
   if (effect.kind !== "applied") return toVerdict(slice, ready, effect, undefined, attempt);
   const createdId = effect.answer?.id ?? id;
   if (createdId === undefined) return await withoutId(slice, ready, attempt);
-  return created(slice, ready, createdId, effect.answer);
+  return created(slice, ready, createdId, effect.answer, historyAfter(slice, attempt));
+}
+
+/** Another record is in the way; unless it is the one that an earlier call made. */
+async function createOrConflict(context: EffectContext): Promise<Effect> {
+  try {
+    return await createResolvers[context.upstream.entity(context.entity)!.create.class](context);
+  } catch (error) {
+    if (!isConflict(error)) throw error;
+    if (context.history.possiblySent) {
+      return { kind: "unclear", why: "a repeated create was answered with a conflict" };
+    }
+    return { kind: "conflict", current: undefined, wasRead: false };
+  }
 }
 
 /** The upstream took the record and did not say which it is: it is looked for, or a person is asked. */
 async function withoutId(slice: Slice, ready: ReadyMutation, attempt: Attempt): Promise<Verdict> {
   const { upstream, entity, tempId, call } = attempt.context;
+  const history = historyAfter(slice, attempt);
   const canLookUp = ready.config.lookup !== undefined && tempId !== undefined;
   const found = canLookUp ? await upstream.lookup({ ...call, entity, tempId }) : [];
-  if (found.length === 1 && found[0]) return created(slice, ready, found[0].id, found[0]);
+  if (found.length === 1 && found[0]) return created(slice, ready, found[0].id, found[0], history);
   const detail = "The upstream created the record and did not tell its ID.";
-  return {
-    kind: "parked",
-    problem: problem("upstream-unexpected", detail),
-    possiblySent: true,
-    error: undefined,
-  };
+  return { kind: "parked", problem: problem("upstream-unexpected", detail), history, error: undefined };
 }
 
 function created(
@@ -126,6 +165,7 @@ function created(
   { mutation, config, tempId, data }: ReadyMutation,
   serverId: string,
   answer: UpstreamAnswer | undefined,
+  history: History,
 ): Verdict {
   const after = answer?.data ?? data;
   const record: RecordWrite = {
@@ -140,7 +180,7 @@ function created(
     changedBy: claim.clientId,
     changedBase: 0,
   };
-  return { kind: "applied", serverId, record, version: undefined };
+  return { kind: "applied", serverId, record, version: undefined, history };
 }
 
 async function replayChange(slice: Slice, ready: ReadyMutation, attempt: Attempt): Promise<Verdict> {
@@ -152,12 +192,14 @@ async function replayChange(slice: Slice, ready: ReadyMutation, attempt: Attempt
   const readUnseen = (): Promise<UpstreamAnswer | undefined> => read().catch(noneIfRefused);
   const judgement = await judgeChange(slice, ready, readUnseen);
   if (judgement.kind === "rejected") return judgement;
+  if (judgement.kind === "gone") return goneBefore(serverId, ready, attempt);
   const { target } = judgement;
-  if (target.data === null && mutation.op === "delete") return alreadyGone(serverId, target);
+  if (target.data === null && mutation.op === "delete") return alreadyGone(serverId, target, attempt);
   const context: EffectContext = {
     ...attempt.context,
     id: serverId,
     whole: afterChange(target, ready),
+    before: target.data,
     version: target.upstreamVersion ?? undefined,
   };
   if (judgement.kind === "conflict") {
@@ -167,7 +209,7 @@ async function replayChange(slice: Slice, ready: ReadyMutation, attempt: Attempt
   const operation = mutation.op === "delete" ? config.delete : config.update;
   await beforeSending(slice, ready, attempt, operation.class === "opaque");
   const resolvers = mutation.op === "delete" ? deleteResolvers : updateResolvers;
-  const effect = await onConflict(context, resolvers[operation.class](context), read);
+  const effect = await changeOrConflict(context, resolvers[operation.class], read);
   return toVerdict(slice, ready, effect, target, attempt);
 }
 
@@ -185,20 +227,21 @@ async function settleStale(
   return isDone ? { kind: "applied", answer: current } : { kind: "conflict", current, wasRead: true };
 }
 
-const noRecord = (): Promise<undefined> => Promise.resolve(undefined);
-
-/** A call that the upstream refused because the record is not as expected ends the mutation, with the record as it is. */
-async function onConflict(
-  { history }: EffectContext,
-  call: Promise<Effect>,
+/** A change that the upstream refused because the record is not as expected ends with the record as it is. */
+async function changeOrConflict(
+  context: EffectContext,
+  resolve: (context: EffectContext) => Promise<Effect>,
   read: () => Promise<UpstreamAnswer | undefined>,
 ): Promise<Effect> {
   try {
-    return await call;
+    return await resolve(context);
   } catch (error) {
-    if (!(error instanceof UpstreamError) || error.disposition !== "conflict" || error.systemic) throw error;
-    if (history.possiblySent) return { kind: "unclear", why: "a repeated call was answered with a conflict" };
-    return { kind: "conflict", current: await read(), wasRead: read !== noRecord };
+    if (!isConflict(error)) throw error;
+    const current = await read();
+    // What an earlier call did may itself be what is in the way.
+    const { history, op, data } = context;
+    const isDone = op === "delete" ? !current : history.possiblySent && current && isOurs(current, data);
+    return isDone ? { kind: "applied", answer: current } : { kind: "conflict", current, wasRead: true };
   }
 }
 
@@ -208,8 +251,18 @@ function noneIfRefused(error: unknown): undefined {
   throw error;
 }
 
-function alreadyGone(serverId: string, { stored }: Target): Verdict {
-  return { kind: "applied", serverId, record: undefined, version: stored?.version };
+/** An earlier call of this very delete may have been what removed it. */
+function goneBefore(
+  serverId: string,
+  { mutation }: ReadyMutation,
+  { context: { history } }: Attempt,
+): Verdict {
+  if (mutation.op !== "delete" || !history.possiblySent) return { kind: "rejected", problem: noSuchRecord };
+  return { kind: "applied", serverId, record: undefined, version: undefined, history };
+}
+
+function alreadyGone(serverId: string, { stored }: Target, { context: { history } }: Attempt): Verdict {
+  return { kind: "applied", serverId, record: undefined, version: stored?.version, history };
 }
 
 /** The lease must outlive the call; and on an upstream that can't tell, the intent is written down before the call. */
@@ -234,7 +287,8 @@ async function beforeSending(
       state: "sending" satisfies DeliveryState,
       blockedBy: null,
       possiblySent: false,
-      sentAt: new Date(),
+      firstSentAt: databaseNow(slice),
+      lastSentAt: databaseNow(slice),
       evidence: null,
       problem: null,
       attempts: delivery?.attempts ?? 0,
@@ -247,35 +301,25 @@ function toVerdict(
   ready: ReadyMutation,
   effect: Effect,
   target: Target | undefined,
-  { context }: Attempt,
+  attempt: Attempt,
 ): Verdict {
+  const history = historyAfter(slice, attempt);
   switch (effect.kind) {
-    case "applied":
-      return {
-        ...toChanged(slice, ready, target, effect.answer),
-        kind: "applied",
-        serverId: ready.serverId ?? "",
-      };
+    case "applied": {
+      const changed = toChanged(slice, ready, target, effect.answer);
+      return { ...changed, kind: "applied", serverId: ready.serverId ?? "", history };
+    }
     case "conflict":
-      return { ...toCurrent(ready, target, effect), kind: "conflict", serverId: ready.serverId };
+      return { ...toCurrent(ready, target, effect), kind: "conflict", serverId: ready.serverId, history };
     case "unclear":
-      return {
-        kind: "parked",
-        problem: problem(
-          "upstream-unclear",
-          `It is not known whether the change took effect: ${effect.why}.`,
-        ),
-        possiblySent: true,
-        error: undefined,
-      };
+      return { kind: "parked", problem: unclear(effect.why), history, error: undefined };
     case "wait":
-      return {
-        kind: "retry",
-        error: undefined,
-        afterMs: effect.forMs,
-        possiblySent: context.history.possiblySent,
-      };
+      return { kind: "retry", error: undefined, afterMs: effect.forMs, history };
   }
+}
+
+function unclear(why: string): StoredProblem {
+  return problem("upstream-unclear", `It is not known whether the change took effect: ${why}.`);
 }
 
 type Change = Pick<Extract<Verdict, { kind: "applied" }>, "record" | "version">;
@@ -314,7 +358,8 @@ function toCurrent(
 ): Change {
   const stored = target?.stored;
   const data = found.current === undefined ? null : found.current.data;
-  if (!target || !found.wasRead || data === undefined || data === target.data) {
+  const isKnown = data === target?.data && (found.current?.version ?? null) === target?.upstreamVersion;
+  if (!target || !found.wasRead || data === undefined || isKnown) {
     return { record: undefined, version: stored?.version };
   }
   const record: RecordWrite = {
@@ -336,30 +381,30 @@ function scopesBefore({ config }: ReadyMutation, { stored, data }: Target): stri
   return stored?.scopes ?? (data === null ? [] : scopesOf(config.scopes, data));
 }
 
-function toFailure(error: unknown, { context, sent }: Attempt): Verdict {
-  const before = context.history.possiblySent;
+function toFailure(slice: Slice, ready: ReadyMutation, error: unknown, attempt: Attempt): Verdict {
+  const history = historyAfter(slice, attempt);
   if (error instanceof MappingError) {
-    const detail = "A mapping can't take the data.";
-    return {
-      kind: "parked",
-      problem: problem("upstream-unexpected", detail),
-      possiblySent: before,
-      error: undefined,
-    };
+    slice.events.failed("park");
+    return { kind: "parked", problem: unmappable, history, error: undefined };
   }
-  if (!(error instanceof UpstreamError) || isLeaseTooShort(error)) throw error;
-  const isAmbiguous = sent && error.certainty === "ambiguous";
-  const possiblySent = before || isAmbiguous;
-  if (error.systemic || error.disposition === "retry" || isAmbiguous) {
-    return { kind: "retry", error, possiblySent, afterMs: error.retryAfterMs };
+  if (!(error instanceof UpstreamError)) throw error;
+  slice.events.failed(error.disposition);
+  const { mutation, config } = ready;
+  if (attempt.changedAt && config[mutation.op].class === "opaque" && error.certainty === "ambiguous") {
+    // What is wrong there would park one mutation after another.
+    slice.upstream.trip();
+    return { kind: "parked", problem: unclear(error.message), history, error };
+  }
+  if (error.systemic || error.disposition === "retry") {
+    return { kind: "retry", error, history, afterMs: error.retryAfterMs };
   }
   const answer = error.status === undefined ? "" : ` ${error.status}`;
-  if (error.disposition === "reject") {
-    return {
-      kind: "rejected",
-      problem: problem("upstream-rejected", `The upstream refused the data${answer}.`),
-    };
+  if (error.disposition === "reject" && !attempt.changedAt) {
+    const detail = `The upstream refused the data${answer}.`;
+    return { kind: "rejected", problem: problem("upstream-rejected", detail) };
   }
   const detail = `The upstream gave an unexpected answer${answer}.`;
-  return { kind: "parked", problem: problem("upstream-unexpected", detail), possiblySent, error };
+  return { kind: "parked", problem: problem("upstream-unexpected", detail), history, error };
 }
+
+export const unmappable = problem("upstream-unexpected", "A mapping can't take the data.");

@@ -7,23 +7,28 @@ import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
 import { readRecords, recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
 import { commitLanes, type CommitResult, type LaneCommit } from "./commit.ts";
-import { claimLanes, renewLease, type Claim } from "./lane.ts";
+import { readDependencies, type Dependency } from "./dependencies.ts";
+import { abandonLane, claimLanes, renewLeases, type Claim, type NotDue } from "./lane.ts";
 
 /**
  * The database as a tenant's lanes use it. What many lanes ask for at the same moment goes in one transaction, and one
  * commit carries the outcomes of many lanes.
  */
 export interface ReplayStore {
-  claim: Batched<string, Claim | undefined>;
+  claim: Batched<string, Claim | NotDue | undefined>;
   /** What is known of temp IDs (bare UUIDs). */
   resolve: Batched<string[], Map<string, TempIdState>>;
+  /** How mutations that others name in `dependsOn` ended, by id. */
+  readDependencies: Batched<string[], Map<string, Dependency>>;
   readRecord: Batched<RecordKey, StoredRecord | undefined>;
   /**
    * Writes one lane's commit with those of others. When a shared transaction fails, each lane's is tried alone, so that
    * one lane's trouble stays its own.
    */
   commit: Batched<LaneCommit, CommitResult>;
-  renew: (claim: Claim) => Promise<number | undefined>;
+  /** Resolves with the lanes that are still ours. */
+  renew: (claims: Claim[]) => Promise<Set<string>>;
+  abandon: (claim: Claim, dueInMs: number) => Promise<void>;
 }
 
 export interface ReplayStoreOptions {
@@ -45,18 +50,22 @@ export function createReplayStore(
     { itemsMax },
   );
   return {
-    claim: createBatcher(
-      (laneIds) => claimLanes(db, tenantId, laneIds, { codec, owner, leaseMs, sliceBytesMax }),
-      {
-        itemsMax,
-      },
-    ),
+    claim: createBatcher((laneIds) => claimLanes(db, tenantId, laneIds, { owner, leaseMs, sliceBytesMax }), {
+      itemsMax,
+    }),
     resolve: createBatcher(
       async (lists) => {
         const states = await inTenant(db, tenantId, (trx) =>
           resolveTempIds(trx, tenantId, [...new Set(lists.flat())]),
         );
         return lists.map(() => states);
+      },
+      { itemsMax },
+    ),
+    readDependencies: createBatcher(
+      async (lists) => {
+        const ended = await inTenant(db, tenantId, (trx) => readDependencies(trx, tenantId, lists.flat()));
+        return lists.map(() => ended);
       },
       { itemsMax },
     ),
@@ -72,7 +81,8 @@ export function createReplayStore(
       if ("error" in settled) throw settled.error;
       return settled.result;
     },
-    renew: (claim) => renewLease(db, claim, leaseMs),
+    renew: (claims) => renewLeases(db, tenantId, claims, leaseMs),
+    abandon: (claim, dueInMs) => abandonLane(db, claim, dueInMs),
   };
 }
 

@@ -4,9 +4,15 @@ import type { ReplayDeps } from "./worker.ts";
 const everyMs = 5_000;
 /** A lane whose wake is on its way is not overdue yet. */
 const overdueMs = 2_000;
+/** By now an ordinary wake would have been heard; what absorbed it has to be overcome. */
+const longOverdueMs = 5_000;
 const lanesMax = 1_000;
+const urgentMax = 100;
 
-/** Wakes the due lanes that nobody woke: the word was lost, the queue was emptied, an owner died. */
+/**
+ * Wakes the due lanes that nobody woke: the word was lost, the queue was emptied, an owner died and its job still counts
+ * as active.
+ */
 export function startSweeper({
   db,
   wake,
@@ -16,14 +22,20 @@ export function startSweeper({
   let timer: NodeJS.Timeout | undefined;
   let isStopped = false;
 
+  async function sweepTenant(tenantId: string): Promise<void> {
+    const lanes = await readOverdueLanes(db, tenantId, { overdueMs, limit: lanesMax });
+    const urgent = lanes.filter((lane) => lane.overdueMs > longOverdueMs).slice(0, urgentMax);
+    for (const lane of lanes) if (!urgent.includes(lane)) wake(tenantId, lane.laneId);
+    await Promise.all(urgent.map(({ laneId }) => wake.now(tenantId, laneId)));
+  }
+
   async function sweep(): Promise<void> {
-    try {
-      for (const tenantId of primaries.keys()) {
-        const lanes = await readOverdueLanes(db, tenantId, { overdueMs, limit: lanesMax });
-        for (const laneId of lanes) wake(tenantId, laneId);
+    for (const tenantId of primaries.keys()) {
+      try {
+        await sweepTenant(tenantId);
+      } catch (error) {
+        log.warn({ tenantId, err: error }, "due lanes could not be looked for; the next sweep will");
       }
-    } catch (error) {
-      log.warn({ err: error }, "due lanes could not be looked for; the next sweep will");
     }
     // Workers that were started together need not all ask at the same moment.
     if (!isStopped) timer = setTimeout(() => void sweep(), everyMs * (0.5 + Math.random()));

@@ -8,7 +8,10 @@ export const replayQueue = "replay";
 export interface Wake {
   /** Absorbed while the lane's job waits, is delayed by a backoff, or (once more) is active. */
   (tenantId: string, laneId: string): void;
-  /** Also brings forward a job that is delayed by a backoff. */
+  /**
+   * Is not absorbed: brings forward a job that is delayed by a backoff, and comes on top of one that is active, which may
+   * be about to be delayed or have lost its worker. (Two jobs of a lane do no harm: one of them can't claim it.)
+   */
   now: (tenantId: string, laneId: string) => Promise<void>;
 }
 
@@ -35,13 +38,24 @@ export function createWake(queue: JobQueue, log: Logger): Wake {
   };
 
   async function now(tenantId: string, laneId: string): Promise<void> {
-    const jobId = await queue.getDeduplicationJobId(jobName(tenantId, laneId));
+    const name = jobName(tenantId, laneId);
+    const jobId = await queue.getDeduplicationJobId(name);
     const job = jobId ? await queue.getJob(jobId) : undefined;
-    if (await job?.isDelayed()) await job?.promote();
-    else wake(tenantId, laneId);
+    const state = await job?.getState();
+    if (state === "delayed" && (await isPromoted(job))) return;
+    if (state !== "waiting") await queue.removeDeduplicationKey(name);
+    wake(tenantId, laneId);
   }
 
   return Object.assign(wake, { now });
+}
+
+/** False when its time came before we did. */
+async function isPromoted(job: Awaited<ReturnType<JobQueue["getJob"]>>): Promise<boolean> {
+  return await (job?.promote() ?? Promise.reject(new Error("no such job"))).then(
+    () => true,
+    () => false,
+  );
 }
 
 interface LaneName {
@@ -65,6 +79,8 @@ function toJob({ tenantId, laneId }: LaneName) {
       backoff: { type: "lane" },
       removeOnComplete: true,
       removeOnFail: true,
+      // Each backoff would add one.
+      stackTraceLimit: 0,
     },
   };
 }

@@ -9,9 +9,12 @@ import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { QueueBackend } from "../platform/queues.ts";
 import type { Database } from "../platform/schema.ts";
 import type { Upstream } from "../upstream/upstream.ts";
+import { backoffMs } from "./backoff.ts";
 import { blockedAtStart, drainSlice, type Next } from "./drain.ts";
 import { makeDue } from "./due.ts";
-import type { Claim } from "./lane.ts";
+import { entriesOf, type Claim } from "./lane.ts";
+import { createLeaseKeeper, type LeaseKeeper } from "./lease-keeper.ts";
+import type { ReplayMetrics } from "./metrics.ts";
 import { LaneLost, type Slice } from "./slice.ts";
 import { createReplayStore, type ReplayStore } from "./store.ts";
 import { startSweeper } from "./sweeper.ts";
@@ -26,6 +29,7 @@ export interface ReplayDeps {
   log: Logger;
   /** Each tenant's primary. */
   primaries: ReadonlyMap<string, Upstream>;
+  metrics: ReplayMetrics;
 }
 
 export interface ReplayWorker {
@@ -43,7 +47,7 @@ const stopGraceMs = 25_000;
 class LaneDue extends Error {
   readonly dueInMs: number;
   constructor(dueInMs: number) {
-    super(`the lane is due in ${Math.round(dueInMs / 1_000)} s`);
+    super(`the lane is due in ${Math.ceil(dueInMs / 1_000)} s`);
     this.dueInMs = dueInMs;
   }
 }
@@ -53,14 +57,15 @@ export function startReplayWorker(deps: ReplayDeps): ReplayWorker {
   const { backend, log } = deps;
   const stop = new AbortController();
   const stopping = { now: false };
-  const stores = openStores(deps);
+  const tenants = openTenants(deps);
   const worker = backend.worker(
     replayQueue,
     async ({ data }) => {
       const { tenantId = "", laneId = "" } = data;
-      const next = await drainLane(deps, stores, { tenantId, laneId, signal: stop.signal, stopping });
-      if (next === "again") deps.wake(tenantId, laneId);
-      else if (next !== "idle") throw new LaneDue(next.dueInMs);
+      const next = await drainLane(deps, tenants, { tenantId, laneId, signal: stop.signal, stopping });
+      if (next === "idle") return;
+      if (next.dueInMs > 0) throw new LaneDue(next.dueInMs);
+      deps.wake(tenantId, laneId);
     },
     {
       concurrency: lanesInHand(deps.primaries),
@@ -80,6 +85,7 @@ export function startReplayWorker(deps: ReplayDeps): ReplayWorker {
       const cut = setTimeout(() => stop.abort(), stopGraceMs);
       await worker.close();
       clearTimeout(cut);
+      for (const { leases } of tenants.values()) leases.stop();
       log.info("replay has stopped");
     },
   };
@@ -92,18 +98,23 @@ function lanesInHand(primaries: ReadonlyMap<string, Upstream>): number {
   return Math.min(512, Math.max(32, 4 * calls));
 }
 
-type Stores = Map<string, { store: ReplayStore; upstream: Upstream; leaseMs: number }>;
+interface Tenant {
+  upstream: Upstream;
+  store: ReplayStore;
+  leases: LeaseKeeper;
+  leaseMs: number;
+}
 
-function openStores({ db, codec, primaries }: ReplayDeps): Stores {
+/** A lease is short, so that another worker soon goes on where one died; yet it outlives a call and a late renewal. */
+const leaseMsMin = 5_000;
+
+function openTenants({ db, codec, primaries, log }: ReplayDeps): Map<string, Tenant> {
   const owner = `${hostname()}/${process.pid}/${randomUUID()}`;
   return new Map(
     Array.from(primaries, ([tenantId, upstream]) => {
-      // A lease outlives a call, a wait for its place, and a renewal that comes late.
-      const leaseMs = Math.max(30_000, 3 * upstream.config.timeoutMs);
-      return [
-        tenantId,
-        { upstream, leaseMs, store: createReplayStore(db, tenantId, { codec, owner, leaseMs }) },
-      ];
+      const leaseMs = Math.max(leaseMsMin, 3 * upstream.config.timeoutMs);
+      const store = createReplayStore(db, tenantId, { codec, owner, leaseMs });
+      return [tenantId, { upstream, leaseMs, store, leases: createLeaseKeeper(store, { leaseMs, log }) }];
     }),
   );
 }
@@ -115,49 +126,76 @@ interface Turn {
   stopping: { readonly now: boolean };
 }
 
-async function drainLane(deps: ReplayDeps, stores: Stores, turn: Turn): Promise<Next> {
-  const tenant = stores.get(turn.tenantId);
+/** When to look again after a failure that has nothing to do with the upstream. */
+const troubled = { baseMs: 1_000, capMs: 60_000 };
+
+async function drainLane(deps: ReplayDeps, tenants: Map<string, Tenant>, turn: Turn): Promise<Next> {
+  const tenant = tenants.get(turn.tenantId);
   if (!tenant || turn.stopping.now) return "idle";
-  const claim = await tenant.store.claim(turn.laneId);
-  if (!claim) return "idle";
-  const log = deps.log.child({ tenantId: turn.tenantId, laneId: turn.laneId, epoch: claim.epoch });
-  const slice = toSlice(deps, { ...tenant, claim, log, signal: turn.signal });
+  const log = deps.log.child({ tenantId: turn.tenantId, laneId: turn.laneId });
   try {
-    return await drainSlice(slice, {
-      mutationsMax: sliceMutationsMax,
-      timeMs: sliceTimeMs,
-      isStopping: () => turn.stopping.now,
-    });
+    const claim = await tenant.store.claim(turn.laneId);
+    if (!claim) return "idle";
+    if (!("epoch" in claim)) return claim;
+    return await drainClaim(deps, tenant, turn, claim, log.child({ epoch: claim.epoch }));
   } catch (error) {
-    if (!(error instanceof LaneLost)) throw error;
-    log.info("the lane was taken over");
-    return "idle";
+    // What is thrown into a job is kept with it, and may tell of payload.
+    log.error({ err: error }, "a lane could not be claimed");
+    return { dueInMs: 1_000 + backoffMs(3, troubled) };
+  }
+}
+
+async function drainClaim(
+  deps: ReplayDeps,
+  tenant: Tenant,
+  { signal, stopping }: Turn,
+  claim: Claim,
+  log: Logger,
+): Promise<Next> {
+  try {
+    const slice = toSlice(deps, { ...tenant, claim, log, signal });
+    return await tenant.leases.keep(slice, () =>
+      drainSlice(slice, {
+        mutationsMax: sliceMutationsMax,
+        timeMs: sliceTimeMs,
+        isStopping: () => stopping.now,
+      }),
+    );
+  } catch (error) {
+    if (error instanceof LaneLost) {
+      log.info("the lane was taken over");
+      return "idle";
+    }
+    log.error({ err: error }, "a slice of a lane failed");
+    const dueInMs = Math.max(50, backoffMs(claim.failures + 1, troubled));
+    await tenant.store.abandon(claim, dueInMs);
+    return { dueInMs };
   }
 }
 
 function toSlice(
   deps: ReplayDeps,
-  turn: {
-    claim: Claim;
-    store: ReplayStore;
-    upstream: Upstream;
-    leaseMs: number;
-    log: Logger;
-    signal: AbortSignal;
-  },
+  turn: Pick<Slice, "claim" | "store" | "upstream" | "leaseMs" | "log" | "signal">,
 ): Slice {
-  const { claim } = turn;
+  const { claim, upstream } = turn;
   const { tenantId, clientId } = claim;
   return {
     ...turn,
+    entries: entriesOf(claim, deps.codec),
     leaseUntil: claim.leaseUntil,
+    isLost: false,
     position: claim.position,
     failures: claim.failures,
     blocked: blockedAtStart(claim),
+    recorded: new Set(claim.deliveries.map(({ mutationId }) => mutationId)),
     mapped: new Map(),
-    onCommit({ hasOutcome, unblocked }) {
-      if (hasOutcome) deps.hints.give(clientHint(tenantId, clientId));
-      if (unblocked.length > 0) void unblock(deps, tenantId, unblocked);
+    events: {
+      committed({ outcome, unblocked }) {
+        if (outcome) deps.hints.give(clientHint(tenantId, clientId));
+        if (outcome?.isNew) deps.metrics.settled(tenantId, upstream.id, outcome.status);
+        if (unblocked.length > 0) void unblock(deps, tenantId, unblocked);
+      },
+      failed: (disposition) => deps.metrics.failed(tenantId, upstream.id, disposition),
     },
   };
 }

@@ -1,0 +1,54 @@
+import type { Logger } from "pino";
+
+import type { ReplayStore } from "./store.ts";
+import type { Slice } from "./slice.ts";
+
+/** Keeps the leases of the lanes in hand while their calls wait for a place, and for as long as this process runs. */
+export interface LeaseKeeper {
+  /** Keeps a slice's lease while it is drained. */
+  keep<T>(slice: Slice, drain: () => Promise<T>): Promise<T>;
+  stop(): void;
+}
+
+/**
+ * Renews the leases of a tenant's lanes that are down to two thirds, together; commits renew most of them before. A lease
+ * of three call's deadlines is thus never shorter than one and a half when a call starts.
+ */
+export function createLeaseKeeper(
+  store: Pick<ReplayStore, "renew">,
+  { leaseMs, log }: { leaseMs: number; log: Logger },
+): LeaseKeeper {
+  const slices = new Set<Slice>();
+  let isRenewing = false;
+
+  async function renew(): Promise<void> {
+    const startedAt = performance.now();
+    const short = [...slices].filter(({ leaseUntil }) => leaseUntil - startedAt < (2 / 3) * leaseMs);
+    if (short.length === 0 || isRenewing) return;
+    isRenewing = true;
+    try {
+      const ours = await store.renew(short.map(({ claim }) => claim));
+      for (const slice of short) {
+        if (ours.has(slice.claim.laneId)) slice.leaseUntil = Math.max(slice.leaseUntil, startedAt + leaseMs);
+        else slice.isLost = true;
+      }
+    } catch (error) {
+      log.warn({ lanes: short.length, err: error }, "leases could not be renewed");
+    } finally {
+      isRenewing = false;
+    }
+  }
+
+  const timer = setInterval(() => void renew(), leaseMs / 10);
+  return {
+    async keep(slice, drain) {
+      slices.add(slice);
+      try {
+        return await drain();
+      } finally {
+        slices.delete(slice);
+      }
+    },
+    stop: () => clearInterval(timer),
+  };
+}
