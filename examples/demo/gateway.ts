@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { parseDocument } from "yaml";
 
 import { freePort, startNode, stopNode, untilAnswering, type Stage } from "./stage.ts";
-import type { Secrets } from "./token.ts";
+import type { Secrets } from "./mint.ts";
 
 export interface Gateway {
   url: string;

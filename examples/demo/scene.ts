@@ -7,7 +7,7 @@ import { startLegacy, type Legacy } from "./legacy.ts";
 import { startLossyNetwork, type LossyNetwork } from "./lossy-network.ts";
 import { openPhone, type Phone } from "./phone.ts";
 import { freePort, type Stage } from "./stage.ts";
-import { userToken } from "./token.ts";
+import { userToken } from "./mint.ts";
 
 /** Everything that takes part: phones ─ air ─ gateway ─ wire ─ legacy system. */
 export interface Scene {

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 
 import type { Scene } from "./scene.ts";
 import { heading, say } from "./tell.ts";
-import { opsToken, userToken } from "./token.ts";
+import { opsToken, userToken } from "./mint.ts";
 
 /** What to do now that the demo has ended and stopped everything. */
 export function afterwards(): void {
@@ -31,7 +31,7 @@ function curlLines({ url, token, legacyUrl }: { url: string; token: string; lega
   const [clientId, mentor] = [randomUUID(), `urn:uuid:${randomUUID()}`];
   console.log(`TOKEN=${token}
 
-curl -s ${url}/v1/batches -H "Authorization: Bearer $TOKEN" \\
+curl -sw "\\n" ${url}/v1/batches -H "Authorization: Bearer $TOKEN" \\
   -H "Content-Type: application/json" -H "Prefer: wait=10" -d '{
   "clientId": "${clientId}", "previousSeq": 0, "mutations": [
     { "seq": 1, "id": "${randomUUID()}", "entity": "mentor", "op": "create",
@@ -40,10 +40,10 @@ curl -s ${url}/v1/batches -H "Authorization: Bearer $TOKEN" \\
       "recordId": "urn:uuid:${randomUUID()}",
       "data": { "mentor": "${mentor}", "minutes": 45 } } ] }'
 
-curl -s "${url}/v1/changes?clientId=${clientId}" \\
+curl -sw "\\n" "${url}/v1/changes?clientId=${clientId}" \\
   -H "Authorization: Bearer $TOKEN"
 
-curl -s ${legacyUrl}/activities
+curl -sw "\\n" ${legacyUrl}/activities
 `);
   say("Send the first one again: nothing is doubled, and you get the recorded outcomes.");
 }
