@@ -155,9 +155,8 @@ export async function outage(scene: Scene, { mentor, talk }: Registered): Promis
   check("Kari's phone may forget nothing yet", kari.unsettled().length, 3);
   await legacy.start();
   say("json-server is back. Kari's phone follows its cursor until it has heard of all three:", "");
-  for (const patienceMs = Date.now() + 30_000; kari.unsettled().length > 0 && Date.now() < patienceMs;) {
-    await kari.pull({ waitSeconds: 5 });
-  }
+  const deadline = Date.now() + 30_000;
+  while (kari.unsettled().length > 0 && Date.now() < deadline) await kari.pull({ waitSeconds: 5 });
   table(kari.outbox().slice(5).map(outcomeRow));
   const id = (tempId: string): string => kari.serverId(tempId);
   check("the batch arrived in order, each mutation once", writes(wire.exchanges.slice(before)), [
