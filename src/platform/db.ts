@@ -5,7 +5,7 @@ import type { Database } from "./schema.ts";
 
 export interface DatabaseOptions {
   poolMax: number;
-  /** Called with errors of idle connections, which would otherwise end the process. */
+  /** Called with the errors of connections, idle or in use, which would otherwise end the process. */
   onError: (error: Error) => void;
 }
 
@@ -15,7 +15,9 @@ export function openDatabase(
   { poolMax, onError }: DatabaseOptions,
 ): Kysely<Database> {
   const pool = new Pool({ connectionString, max: poolMax, pipeline: true, application_name: "tidegate" });
-  pool.on("error", onError);
+  // A connection that breaks while it is in use tells only its own listeners; without one, that ends the process.
+  pool.on("connect", (client) => client.on("error", onError));
+  pool.on("error", () => undefined);
   return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
 }
 
