@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Api } from "../fixtures/api.ts";
 import { crm } from "../fixtures/crm.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
-import { newOutbox, type QueuedMutation } from "../fixtures/outbox.ts";
+import { newOutbox } from "../fixtures/outbox.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
 
 let upstream: ScriptedUpstream;
@@ -95,9 +95,9 @@ test("each fault of one mutation rejects that one alone, with a verdict that sta
   const outbox = newOutbox();
   const expected: string[] = [];
   for (const [index, [, members, code]] of faults.entries()) {
-    outbox.add({ op: "create", recordId: tempId(), ...members } as QueuedMutation);
+    outbox.add({ op: "create", recordId: tempId(), ...members });
     const [, rest] = good[index % good.length] ?? [];
-    outbox.add({ op: "create", recordId: tempId(), ...rest } as QueuedMutation);
+    outbox.add({ op: "create", recordId: tempId(), ...rest });
     expected.push(code, "applied");
   }
   const batch = outbox.batch();
