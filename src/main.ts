@@ -9,8 +9,9 @@ import { openRuntime, type Runtime } from "./runtime.ts";
 async function main(): Promise<void> {
   const { environment, env } = prepareEnvironment(process.env);
   const log = createLogger(environment.logLevel);
-  const runtime = await openRuntime({ environment, env, log });
-  stopOnSignals(runtime, log);
+  const opening = openRuntime({ environment, env, log });
+  stopOnSignals(opening, log);
+  const runtime = await opening;
   try {
     await listen(runtime, environment);
   } catch (error) {
@@ -29,13 +30,17 @@ async function listen({ app }: Runtime, { host, port }: Environment): Promise<vo
   }
 }
 
-/** A second signal ends the process at once; what was in flight is resolved at the next start. */
-function stopOnSignals(runtime: Runtime, log: Logger): void {
+/**
+ * Stops on the first signal, also one that comes while the runtime is still being opened. A second one ends the process
+ * at once; what was in flight is resolved at the next start.
+ */
+function stopOnSignals(opening: Promise<Runtime>, log: Logger): void {
   let isStopping = false;
   const stop = async (signal: NodeJS.Signals): Promise<void> => {
     if (isStopping) process.exit(1);
     isStopping = true;
     log.info({ signal }, "stopping");
+    const runtime = await opening;
     await runtime.close();
     log.info("stopped");
     process.exit(0);
