@@ -7,8 +7,8 @@ export const storeOptions = { etags: true, clientIds: true, idempotencyHeader: "
 /** The time after which a search that finds nothing proves something. */
 export const quarantineMs = 400;
 
-export function capabilities(baseUrl: string, rest: object = {}): object {
-  const entity = (name: CapabilityClass, more: object = {}) => ({
+function entity(name: CapabilityClass, more: object = {}): object {
+  return {
     path: `/${name}`,
     id: "/id",
     version: { header: "etag" },
@@ -16,7 +16,10 @@ export function capabilities(baseUrl: string, rest: object = {}): object {
     update: { class: name },
     delete: { class: name },
     ...more,
-  });
+  };
+}
+
+export function capabilities(baseUrl: string, rest: object = {}): object {
   const lookup = { reference: "/externalRef", lookup: "{path}?externalRef={tempId}" };
   return {
     crm: {
