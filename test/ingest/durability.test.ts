@@ -103,15 +103,16 @@ describe("what is acknowledged is durable, and what is durable is acknowledged:"
   });
 });
 
-describe("Prefer: wait", () => {
-  const applied = async (prefer: string | undefined): Promise<string | null> => {
-    const headers: Record<string, string> = prefer === undefined ? {} : { prefer };
-    const body = { clientId: randomUUID(), previousSeq: 0, mutations: [] };
-    const { status, headers: answered } = await kari.post("/v1/batches", body, { headers });
-    expect(status).toBe(200);
-    return answered.get("preference-applied");
-  };
+/** The Preference-Applied of an answer to this Prefer. */
+async function applied(prefer: string | undefined): Promise<string | null> {
+  const headers: Record<string, string> = prefer === undefined ? {} : { prefer };
+  const body = { clientId: randomUUID(), previousSeq: 0, mutations: [] };
+  const { status, headers: answered } = await kari.post("/v1/batches", body, { headers });
+  expect(status).toBe(200);
+  return answered.get("preference-applied");
+}
 
+describe("Prefer: wait", () => {
   test.each([
     "wait=-1",
     "wait=soon",
