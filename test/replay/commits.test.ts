@@ -1,0 +1,266 @@
+import { randomUUID } from "node:crypto";
+import type { Kysely } from "kysely";
+import { Client } from "pg";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import type { RecordWrite } from "../../src/change-feed/write.ts";
+import { openDatabase } from "../../src/platform/db.ts";
+import { plainCodec } from "../../src/platform/payload-codec.ts";
+import type { Database } from "../../src/platform/schema.ts";
+import type { CommitResult, LaneCommit } from "../../src/replay/commit.ts";
+import type { Claim } from "../../src/replay/lane.ts";
+import { createReplayStore, type ReplayStore } from "../../src/replay/store.ts";
+import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
+import { laneOf, rowsOf } from "./rows.ts";
+
+const tenantId = "ours";
+const leaseMs = 60_000;
+
+describe("claims and commits", () => {
+  let database: TestDatabase;
+  let dbs: [Kysely<Database>, Kysely<Database>];
+  let stores: [ReplayStore, ReplayStore];
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    const open = () => openDatabase(database.serviceUrl, { poolMax: 4, onError: () => undefined });
+    dbs = [open(), open()];
+    const [one, two] = dbs.map((db, n) =>
+      createReplayStore(db, tenantId, { codec: plainCodec, owner: `worker-${n}`, leaseMs }),
+    );
+    stores = [one!, two!];
+  });
+  afterAll(async () => {
+    await Promise.all((dbs ?? []).map(async (db) => await db.destroy()));
+    await database?.drop();
+  });
+
+  /** A lane with mutations at 1, 2 and 3, as if they were uploaded. */
+  async function newLane() {
+    const clientId = randomUUID();
+    const mutationIds = [randomUUID(), randomUUID(), randomUUID()];
+    await rowsOf(
+      database,
+      "insert into client (tenant_id, client_id, user_id, last_seq) values ($1, $2, 'kari', 3)",
+      [tenantId, clientId],
+    );
+    await rowsOf(
+      database,
+      `insert into mutation_key (tenant_id, mutation_id, client_id, seq, entity, fingerprint)
+       select $1, id, $2, ordinal, 'activity', '' from unnest($3::uuid[]) with ordinality as m (id, ordinal)`,
+      [tenantId, clientId, mutationIds],
+    );
+    await rowsOf(
+      database,
+      "insert into lane (tenant_id, lane_id, upstream_id, client_id, tail, due_at) values ($1, $2::text, 'crm', $2::uuid, 3, now())",
+      [tenantId, clientId],
+    );
+    return { clientId, mutationIds };
+  }
+
+  const expired = async (laneId: string) =>
+    await rowsOf(database, "update lane set lease_until = now() - interval '1 second' where lane_id = $1", [
+      laneId,
+    ]);
+
+  test("a lane is claimed by one owner, also when it is asked for twice at once", async () => {
+    const { clientId } = await newLane();
+    const claims = await Promise.all([0, 0, 1, 1].map((n) => stores[n as 0 | 1].claim(clientId)));
+    expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
+  });
+
+  test("a lane that waits for its time says for how long", async () => {
+    const { clientId } = await newLane();
+    await rowsOf(database, "update lane set due_at = now() + interval '1 minute' where lane_id = $1", [
+      clientId,
+    ]);
+    const answer = await stores[0].claim(clientId);
+    expect(answer).toEqual({ dueInMs: expect.any(Number) });
+    expect((answer as { dueInMs: number }).dueInMs).toBeGreaterThan(50_000);
+  });
+
+  test("an owner whose lane was taken over writes nothing, and the others of its commit go on", async () => {
+    const [lost, kept] = [await newLane(), await newLane()];
+    const [stale, good] = [
+      await claimedBy(stores[0], lost.clientId),
+      await claimedBy(stores[0], kept.clientId),
+    ];
+    await expired(lost.clientId);
+    const next = await claimedBy(stores[1], lost.clientId);
+    expect(next.takenOver).toBeDefined();
+    const results = await Promise.all([
+      stores[0].commit(applied(stale, lost.mutationIds[0])),
+      stores[0].commit(applied(good, kept.mutationIds[0])),
+    ]);
+    expect(results.map(({ kind }) => kind)).toEqual(["stale", "done"]);
+    expect(await stores[0].renew([stale, good])).toEqual(new Set([kept.clientId]));
+    expect(await statusesOf(lost.clientId)).toEqual([null, null, null]);
+    expect(await statusesOf(kept.clientId)).toEqual(["applied", null, null]);
+    expect(await laneOf(database, lost.clientId)).toMatchObject({ position: "0", owner: "worker-1" });
+  });
+
+  test("a commit that is tried again because its answer was lost is written once", async () => {
+    const { clientId, mutationIds } = await newLane();
+    const claim = await claimedBy(stores[0], clientId);
+    const serverId = randomUUID();
+    const commit = applied(claim, mutationIds[0], { record: aRecord(serverId, clientId) });
+    expect(await stores[0].commit(commit)).toMatchObject({ kind: "done" });
+    expect(await stores[0].commit(commit)).toMatchObject({ kind: "done" });
+    const last = applied(claim, mutationIds[1], { from: 1, position: 2, release: "done" });
+    expect(await stores[0].commit(last)).toMatchObject({ kind: "done", dueInMs: 0 });
+    expect(await stores[0].commit(last)).toMatchObject({ kind: "done", dueInMs: 0 });
+    expect(await rowsOf(database, "select version from record where server_id = $1", [serverId])).toEqual([
+      { version: "1" },
+    ]);
+    const outcomes = await rowsOf(database, "select 1 from feed where mutation_id = any($1)", [mutationIds]);
+    expect(outcomes).toHaveLength(2);
+    expect(await laneOf(database, clientId)).toMatchObject({ position: "2", is_leased: false });
+  });
+
+  test("a lane that its owner gave up is taken over, with the time in which its head may have been sent", async () => {
+    const { clientId } = await newLane();
+    const claim = await claimedBy(stores[0], clientId);
+    await stores[0].abandon(claim, 0);
+    const next = await claimedBy(stores[1], clientId);
+    const { from, until } = next.takenOver ?? {};
+    const now = next.clock.databaseMs;
+    expect(until?.getTime()).toBeLessThanOrEqual(now);
+    expect(until?.getTime()).toBeGreaterThan(now - 10_000);
+    expect(from?.getTime()).toBeLessThan(claim.clock.databaseMs);
+    expect(next.failures).toBe(1);
+  });
+
+  test("of two who write a record that neither could see, the second is told to read it again", async () => {
+    const lanes = [await newLane(), await newLane()];
+    const serverId = randomUUID();
+    const claims = await Promise.all(lanes.map(({ clientId }, n) => claimedBy(stores[n as 0 | 1], clientId)));
+    const results = await whileCounterIsHeld(async () => {
+      const commits = claims.map((claim, n) =>
+        stores[n as 0 | 1].commit(
+          applied(claim, lanes[n]?.mutationIds[0], { record: aRecord(serverId, claim.clientId) }),
+        ),
+      );
+      await expect.poll(async () => await blockedOnCounter()).toBe(2);
+      return commits;
+    });
+    expect(results.map(({ kind }) => kind).toSorted((a, b) => a.localeCompare(b))).toEqual(["done", "moved"]);
+    expect(await rowsOf(database, "select version from record where server_id = $1", [serverId])).toEqual([
+      { version: "1" },
+    ]);
+  });
+
+  test("a lane that begins to wait while what it waits for is being written is due at once", async () => {
+    const [maker, waiter] = [await newLane(), await newLane()];
+    const [making, waiting] = [
+      await claimedBy(stores[0], maker.clientId),
+      await claimedBy(stores[1], waiter.clientId),
+    ];
+    const blocker = maker.mutationIds[0] ?? "";
+    const wait: LaneCommit = {
+      laneId: waiting.laneId,
+      clientId: waiting.clientId,
+      epoch: waiting.epoch,
+      from: 0,
+      position: 0,
+      failures: 1,
+      release: { dueInMs: 30_000, waitsFor: blocker },
+      delivery: {
+        upstreamId: "crm",
+        clientId: waiting.clientId,
+        mutationId: waiter.mutationIds[0] ?? "",
+        seq: 1,
+        state: "waiting",
+        recordKey: "",
+        refersTo: [],
+        blockedBy: blocker,
+        possiblySent: false,
+        firstSentAt: null,
+        lastSentAt: null,
+        attempts: 1,
+        problem: null,
+        evidence: null,
+      },
+    };
+    const results = await whileCounterIsHeld(async () => {
+      const made = stores[0].commit(applied(making, blocker));
+      await expect.poll(async () => await blockedOnCounter()).toBe(1);
+      // The other's outcome is written, and not yet committed.
+      expect(await stores[1].commit(wait)).toMatchObject({ kind: "done", dueInMs: 0 });
+      return [made];
+    });
+    // Its look at who waits came too early; so the waiting lane had to see for itself.
+    expect(results).toMatchObject([{ kind: "done", unblocked: [] }]);
+    const again = await claimedBy(stores[1], waiter.clientId);
+    const stillWaiting = { ...wait, epoch: again.epoch };
+    expect(await stores[1].commit(stillWaiting)).toMatchObject({ kind: "done", dueInMs: 0 });
+  });
+
+  /** Runs `start` while another transaction holds the feed's counter, so that every commit stops at its last statement. */
+  async function whileCounterIsHeld(start: () => Promise<Promise<CommitResult>[]>): Promise<CommitResult[]> {
+    await rowsOf(database, "insert into feed_head (tenant_id) values ($1) on conflict do nothing", [
+      tenantId,
+    ]);
+    const holder = new Client({ connectionString: database.superuserUrl });
+    await holder.connect();
+    await holder.query("set search_path to tidegate");
+    await holder.query("begin");
+    await holder.query("select 1 from feed_head where tenant_id = $1 for update", [tenantId]);
+    try {
+      const commits = await start();
+      await holder.query("commit");
+      return await Promise.all(commits);
+    } finally {
+      await holder.end();
+    }
+  }
+
+  async function blockedOnCounter(): Promise<number> {
+    const rows = await rowsOf(
+      database,
+      "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+    );
+    return rows.length;
+  }
+
+  async function statusesOf(clientId: string): Promise<unknown[]> {
+    const rows = await rowsOf<{ status: unknown }>(
+      database,
+      "select status from mutation_key where client_id = $1 order by seq",
+      [clientId],
+    );
+    return rows.map(({ status }) => status);
+  }
+});
+
+function aRecord(serverId: string, clientId: string): RecordWrite {
+  return {
+    entity: "activity",
+    serverId,
+    begunAt: 0,
+    data: "{}",
+    scopes: ["org"],
+    upstreamVersion: null,
+    tempId: null,
+    createdBy: clientId,
+    changedBy: clientId,
+    changedBase: 0,
+  };
+}
+
+async function claimedBy(store: ReplayStore, laneId: string): Promise<Claim> {
+  const claim = await store.claim(laneId);
+  if (!claim || !("epoch" in claim)) throw new Error("the lane could not be claimed");
+  return claim;
+}
+
+function applied(claim: Claim, mutationId: string | undefined, rest: Partial<LaneCommit> = {}): LaneCommit {
+  return {
+    laneId: claim.laneId,
+    clientId: claim.clientId,
+    epoch: claim.epoch,
+    from: 0,
+    position: 1,
+    failures: 0,
+    outcome: { mutationId: mutationId ?? "", status: "applied", isNew: true },
+    ...rest,
+  };
+}
