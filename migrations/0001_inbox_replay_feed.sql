@@ -124,7 +124,7 @@ create table delivery (
   updated_at timestamptz not null default now(),
   primary key (tenant_id, upstream_id, mutation_id)
 );
--- what a lane must hold back behind its parked mutations
+-- what a lane must hold back behind its parked mutations; where an unsettled mutation stands
 create index delivery_by_client on delivery (tenant_id, client_id, seq);
 -- the lanes to wake when a mutation is settled
 create index delivery_by_blocker on delivery (tenant_id, blocked_by) where blocked_by is not null;

@@ -67,14 +67,15 @@ interface KnownRow {
   delivery_problem: StoredProblem | null;
 }
 
+// Only a primary's deliveries have a client's seq, so they are found without the lane: its text ID can't be compared
+// with the client's UUID by index under row-level security.
 const selectKnown = sql`
   select k.mutation_id, k.seq, k.client_id, c.user_id, k.entity, k.fingerprint, k.status, k.temp_id, k.record_id,
     k.version, k.problem, d.state, d.blocked_by, d.problem as delivery_problem
   from mutation_key k
   join client c on c.tenant_id = k.tenant_id and c.client_id = k.client_id
-  left join lane l on l.tenant_id = k.tenant_id and l.lane_id = k.client_id::text and k.status is null
-  left join delivery d
-    on d.tenant_id = k.tenant_id and d.upstream_id = l.upstream_id and d.mutation_id = k.mutation_id`;
+  left join delivery d on k.status is null
+    and d.tenant_id = k.tenant_id and d.client_id = k.client_id and d.seq = k.seq and d.mutation_id = k.mutation_id`;
 
 function toKnown(row: KnownRow): KnownMutation {
   const parked = row.status === null && row.state === "parked";
