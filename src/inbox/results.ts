@@ -21,7 +21,7 @@ export interface KnownMutation {
   problem: StoredProblem | null;
 }
 
-/** The recorded mutations among `ids`, by id. Whose they are is for the caller to look at. */
+/** The recorded mutations among `ids`, by id, in ascending seq. Whose they are is for the caller to look at. */
 export async function readKnown(
   trx: Transaction<Database>,
   tenantId: string,
@@ -29,7 +29,7 @@ export async function readKnown(
 ): Promise<Map<string, KnownMutation>> {
   if (ids.length === 0) return new Map();
   const { rows } = await sql<KnownRow>`${selectKnown} where k.tenant_id = ${tenantId}
-    and k.mutation_id = any(${ids}::uuid[])`.execute(trx);
+    and k.mutation_id = any(${ids}::uuid[]) order by k.seq`.execute(trx);
   return new Map(rows.map((row) => [row.mutation_id, toKnown(row)]));
 }
 
@@ -67,15 +67,19 @@ interface KnownRow {
   delivery_problem: StoredProblem | null;
 }
 
-// Only a primary's deliveries have a client's seq, so they are found without the lane: its text ID can't be compared
-// with the client's UUID by index under row-level security.
+// Row by row: as joins, the planner may begin with every client. Only a primary's deliveries have a client's seq, so they
+// are found without the lane: its text ID can't be compared with the client's UUID by index under row-level security.
 const selectKnown = sql`
-  select k.mutation_id, k.seq, k.client_id, c.user_id, k.entity, k.fingerprint, k.status, k.temp_id, k.record_id,
-    k.version, k.problem, d.state, d.blocked_by, d.problem as delivery_problem
+  select k.mutation_id, k.seq, k.client_id, k.entity, k.fingerprint, k.status, k.temp_id, k.record_id, k.version,
+    k.problem, d.state, d.blocked_by, d.problem as delivery_problem,
+    (select user_id from client c where c.tenant_id = k.tenant_id and c.client_id = k.client_id) as user_id
   from mutation_key k
-  join client c on c.tenant_id = k.tenant_id and c.client_id = k.client_id
-  left join delivery d on k.status is null
-    and d.tenant_id = k.tenant_id and d.client_id = k.client_id and d.seq = k.seq and d.mutation_id = k.mutation_id`;
+  left join lateral (
+    select state, blocked_by, problem from delivery
+    where k.status is null and tenant_id = k.tenant_id and client_id = k.client_id and seq = k.seq
+      and mutation_id = k.mutation_id
+    limit 1
+  ) d on true`;
 
 function toKnown(row: KnownRow): KnownMutation {
   const parked = row.status === null && row.state === "parked";

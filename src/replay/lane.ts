@@ -174,21 +174,18 @@ async function readBlocks(
 ): Promise<BlockRow[]> {
   if (lanes.length === 0) return [];
   const { rows } = await sql<BlockRow>`
-    select b.client_id, b.last_seq, b.user_id, b.scopes, b.roles, b.request_id, b.received_at,
-      b.key_id, b.payload
+    select b.client_id, b.last_seq, b.user_id, b.scopes, b.roles, b.request_id, b.received_at, b.key_id, b.payload
     from unnest(${lanes.map((lane) => lane.client_id)}::uuid[], ${lanes.map(({ position }) => position)}::bigint[])
       as l (client_id, position)
     cross join lateral (
-      select near.last_seq, sum(near.bytes) over (order by near.last_seq) - near.bytes as bytes_before
+      select near.*, sum(octet_length(payload)) over (order by last_seq) - octet_length(payload) as bytes_before
       from (
-        select last_seq, octet_length(payload) as bytes from inbox_block
+        select * from inbox_block
         where tenant_id = ${tenantId} and client_id = l.client_id and last_seq > l.position
         order by last_seq limit 50
       ) near
-    ) upto
-    join inbox_block b
-      on b.tenant_id = ${tenantId} and b.client_id = l.client_id and b.last_seq = upto.last_seq
-    where upto.bytes_before < ${sliceBytesMax}
+    ) b
+    where b.bytes_before < ${sliceBytesMax}
     order by b.client_id, b.last_seq`.execute(trx);
   return rows;
 }
