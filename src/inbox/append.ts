@@ -1,7 +1,7 @@
 import { sql, type Kysely, type Transaction } from "kysely";
 
 import { lockClient, recordLoss, type ClientKey } from "../clients/client.ts";
-import { inTenant } from "../platform/db.ts";
+import { inTenantWithLast } from "../platform/db.ts";
 import { TidegateError } from "../platform/errors.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, StoredProblem } from "../platform/schema.ts";
@@ -57,7 +57,7 @@ export async function appendBatch(
 ): Promise<Appended> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await inTenant(db, upload.tenantId, (trx) => append(trx, upload, codec, upstreamId));
+      return await inTenantWithLast(db, upload.tenantId, (trx) => append(trx, upload, codec, upstreamId));
     } catch (error) {
       // Another client brought the same mutation at the same moment; by now its key is readable.
       if (!isCollision(error) || attempt === attemptsMax) throw error;
@@ -70,23 +70,24 @@ async function append(
   upload: Upload,
   codec: PayloadCodec,
   upstreamId: string,
-): Promise<Appended> {
-  const before = await lockClient(trx, upload, upload.userId);
+): Promise<{ result: Appended; last: Promise<unknown> | undefined }> {
+  const ids = upload.mutations.map(({ id }) => id);
+  // The look-up runs behind the lock without this process waiting in between.
+  const [before, known] = await Promise.all([
+    lockClient(trx, upload, upload.userId),
+    readKnown(trx, upload.tenantId, ids),
+  ]);
   const lastSeq = await closeGap(trx, upload, before);
-  const known = await readKnown(
-    trx,
-    upload.tenantId,
-    upload.mutations.map(({ id }) => id),
-  );
   const { fresh, reused } = sortOut(upload, known);
   const firstReused = fresh.find(({ seq }) => seq <= lastSeq);
   if (firstReused) throw sequenceReused(firstReused, lastSeq);
   const ackedSeq = Math.max(lastSeq, upload.mutations.at(-1)?.seq ?? 0);
-  if (fresh.length > 0) await writeBlock(trx, upload, fresh, { codec, upstreamId, ackedSeq });
-  else if (ackedSeq > lastSeq) await moveLastSeq(trx, upload, ackedSeq);
+  let last: Promise<unknown> | undefined;
+  if (fresh.length > 0) last = writeBlock(trx, upload, fresh, { codec, upstreamId, ackedSeq });
+  else if (ackedSeq > lastSeq) last = moveLastSeq(trx, upload, ackedSeq);
   for (const mutation of fresh) known.set(mutation.id, toFreshlyKnown(mutation, upload));
   const lost = lastSeq > before ? { afterSeq: before, throughSeq: lastSeq } : undefined;
-  return { ackedSeq, grew: fresh.length > 0, lost, reused, known };
+  return { result: { ackedSeq, grew: fresh.length > 0, lost, reused, known }, last };
 }
 
 /** The client's last seq, after what it reports as lost; that is recorded. */
