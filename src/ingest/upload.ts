@@ -76,20 +76,26 @@ async function awaitOutcomes(
   { waitMs, giveUp }: Pick<UploadOptions, "waitMs" | "giveUp">,
 ): Promise<Map<string, KnownMutation>> {
   const deadline = performance.now() + waitMs;
-  const ids = [...appended.keys()];
-  for (let known = appended; ;) {
+  const known = new Map(appended);
+  for (;;) {
     const leftMs = deadline - performance.now();
-    if (leftMs <= 0 || giveUp.aborted || [...known.values()].every(isSettled)) return known;
+    const open = unsettled(known);
+    if (leftMs <= 0 || giveUp.aborted || open.length === 0) return known;
     // Asked for before the look, so that what happens during it is not missed.
     const hint = hints.next(clientHint(tenantId, clientId), Math.min(leftMs, lookIntervalMs), giveUp);
     try {
-      known = await inTenant(db, tenantId, (trx) => readKnown(trx, tenantId, ids));
+      const news = await inTenant(db, tenantId, (trx) => readKnown(trx, tenantId, open));
+      for (const [id, mutation] of news) known.set(id, mutation);
     } catch (error) {
       log.warn({ err: error, tenantId }, "the outcomes after an upload could not be read");
       return known;
     }
-    if (![...known.values()].every(isSettled)) await hint;
+    if (unsettled(known).length > 0) await hint;
   }
+}
+
+function unsettled(known: ReadonlyMap<string, KnownMutation>): string[] {
+  return [...known.values()].filter((mutation) => !isSettled(mutation)).map(({ id }) => id);
 }
 
 async function toReceipt(

@@ -61,9 +61,9 @@ type Deed =
 const phones = 3;
 const phone = fc.nat(phones - 1);
 const groups = fc.uniqueArray(fc.nat(2), { maxLength: 3 });
-const record = fc.nat(20);
+const record = fc.nat(5);
 const deed: fc.Arbitrary<Deed> = fc.oneof(
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant("create" as const), phone, mentor: phone, groups }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant("create" as const), phone, mentor: phone, groups }) },
   {
     weight: 4,
     arbitrary: fc.record({ kind: fc.constant("move" as const), phone, record, mentor: phone, groups }),
@@ -78,10 +78,11 @@ const deed: fc.Arbitrary<Deed> = fc.oneof(
     }),
   },
 );
-const rounds: fc.Arbitrary<Round[]> = fc.array(fc.array(deed, { minLength: 1, maxLength: 6 }), {
-  minLength: 3,
-  maxLength: 12,
-});
+/** Everybody begins with a record in a group. */
+const start: Round = [0, 1, 2].map((n) => ({ kind: "create", phone: n, mentor: n, groups: [n] }));
+const rounds: fc.Arbitrary<Round[]> = fc
+  .array(fc.array(deed, { minLength: 3, maxLength: 9 }), { minLength: 4, maxLength: 6 })
+  .map((program) => [start, ...program]);
 
 test("whoever follows the cursor ends with exactly the records in the scopes, as the upstream has them", async () => {
   await fc.assert(
@@ -118,7 +119,7 @@ test("whoever follows the cursor ends with exactly the records in the scopes, as
         expect(outcomes).toEqual(sent);
       }
     }),
-    { numRuns: 8 },
+    { numRuns: 6, endOnFailure: true },
   );
 });
 
