@@ -4,7 +4,7 @@ import type { StoredRecord } from "../records/record.ts";
 import { canSee, isAllowed, scopesOf, setsField } from "../records/scopes.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
-import type { Slice } from "./slice.ts";
+import { whileLeased, type Slice } from "./slice.ts";
 
 /** The record that a mutation changes, as it is known when the call begins. */
 export interface Target {
@@ -65,11 +65,12 @@ export async function judgeChange(
 }
 
 async function findTarget(
-  { store }: Slice,
+  slice: Slice,
   { mutation, author, config, serverId }: ReadyMutation,
   read: () => Promise<UpstreamAnswer | undefined>,
 ): Promise<Target | "gone" | undefined> {
-  const stored = await store.readRecord({ entity: mutation.entity, serverId: serverId ?? "" });
+  const key = { entity: mutation.entity, serverId: serverId ?? "" };
+  const stored = await whileLeased(slice, () => slice.store.readRecord(key));
   if (stored && canSee(author, stored.scopes)) {
     return { stored, data: stored.data, upstreamVersion: stored.upstreamVersion };
   }

@@ -7,7 +7,7 @@ import { tempUuid, toTempId } from "../platform/uuid.ts";
 import { recordKey } from "../records/record.ts";
 import type { Author } from "./lane.ts";
 import { recordsIn, referencesIn, substitute } from "./references.ts";
-import type { Blocked, Slice } from "./slice.ts";
+import { whileLeased, type Blocked, type Slice } from "./slice.ts";
 
 /** A mutation with its references resolved, ready to be judged and sent. */
 export interface ReadyMutation {
@@ -70,7 +70,8 @@ const unknown: TempIdState = { kind: "unmapped", creates: [] };
 
 async function resolve(slice: Slice, tempIds: string[]): Promise<Map<string, TempIdState>> {
   const open = tempIds.filter((tempId) => !slice.mapped.has(tempId));
-  const found: Map<string, TempIdState> = open.length > 0 ? await slice.store.resolve(open) : new Map();
+  const found: Map<string, TempIdState> =
+    open.length > 0 ? await whileLeased(slice, () => slice.store.resolve(open)) : new Map();
   for (const tempId of open) {
     const state = found.get(tempId);
     if (state?.kind === "mapped") slice.mapped.set(tempId, state);
@@ -153,7 +154,7 @@ function behindBlocker(slice: Slice, ready: ReadyMutation, own: string | undefin
 async function dependent(slice: Slice, ready: ReadyMutation): Promise<Prepared | undefined> {
   const { dependsOn } = ready.mutation;
   if (dependsOn.length === 0) return undefined;
-  const known = await slice.store.readDependencies(dependsOn);
+  const known = await whileLeased(slice, () => slice.store.readDependencies(dependsOn));
   for (const id of dependsOn) {
     const dependency = known.get(id);
     if (dependency?.status === null && dependency.clientId !== slice.claim.clientId) {

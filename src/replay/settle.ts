@@ -10,7 +10,7 @@ import type { DeliveryWrite } from "./delivery.ts";
 import type { History } from "./effect.ts";
 import type { OpenDelivery } from "./lane.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
-import { commitSlice, ensureLease, type Slice } from "./slice.ts";
+import { commitSlice, ensureLease, whileLeased, type Slice } from "./slice.ts";
 import { unmappable, type Verdict } from "./step.ts";
 
 /** How a mutation leaves the slice: passed by the lane, or still at its head with the lane given back. */
@@ -136,7 +136,7 @@ async function readAgain(
 ): Promise<RecordWrite | undefined> {
   if (!record) throw new Error("a commit without a record can't have moved");
   const { entity, serverId } = record;
-  const stored = await slice.store.readRecord({ entity, serverId });
+  const stored = await whileLeased(slice, () => slice.store.readRecord({ entity, serverId }));
   await ensureLease(slice);
   const answer = await slice.upstream.read({
     entity,

@@ -83,13 +83,14 @@ export async function commitSlice(
   return result;
 }
 
-async function whileLeased<T>(slice: Slice, work: () => Promise<T>): Promise<T> {
+/** Asks the database, or tells it, again while it is away, for as long as the lease lasts. */
+export async function whileLeased<T>(slice: Slice, work: () => Promise<T>): Promise<T> {
   for (let pauseMs = 50; ; pauseMs = Math.min(2 * pauseMs, 2_000)) {
     try {
       return await work();
     } catch (error) {
       if (!isTransient(error) || performance.now() + pauseMs > slice.leaseUntil) throw error;
-      slice.log.warn({ err: error }, "an outcome could not be written; it is tried again");
+      slice.log.warn({ err: error }, "the database did not answer; it is asked again");
       await delay(pauseMs);
     }
   }

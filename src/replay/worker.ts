@@ -70,7 +70,8 @@ export function startReplayWorker(deps: ReplayDeps): ReplayWorker {
     {
       concurrency: lanesInHand(deps.primaries),
       settings: {
-        backoffStrategy: (_attempts, _type, error) => (error instanceof LaneDue ? Math.ceil(error.dueInMs) : 1_000),
+        backoffStrategy: (_attempts, _type, error) =>
+          error instanceof LaneDue ? Math.ceil(error.dueInMs) : 1_000,
       },
       // A lane is never given up because its workers died.
       maxStalledCount: 2 ** 31 - 1,

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { expect } from "vitest";
+import { expect, vi } from "vitest";
 
 import type { Answer, Api, PostOptions } from "../fixtures/api.ts";
 import type { TestGateway, TestUser } from "../fixtures/gateway.ts";
@@ -45,11 +45,9 @@ export function newPhone(gateway: TestGateway, user: TestUser = {}, clientId: st
     replay: async (options) => (await send(options)).body.results,
     outcomes,
     async settled(timeoutMs = 20_000) {
-      await expect
-        .poll(async () => (await outcomes()).filter(({ status }) => status === "pending"), {
-          timeout: timeoutMs,
-        })
-        .toEqual([]);
+      const nonePending = async () =>
+        expect((await outcomes()).filter(({ status }) => status === "pending")).toEqual([]);
+      await vi.waitFor(nonePending, { timeout: timeoutMs, interval: 50 });
       return await outcomes();
     },
   };
