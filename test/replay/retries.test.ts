@@ -1,0 +1,152 @@
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+
+import { openQueueBackend } from "../../src/platform/queues.ts";
+import { replayQueue } from "../../src/replay/wake.ts";
+import { crm } from "../fixtures/crm.ts";
+import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
+import { queueBackends } from "../fixtures/redis.ts";
+import { faults } from "../fixtures/scripted-faults.ts";
+import type { RecordedRequest } from "../fixtures/scripted-store.ts";
+import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
+import { linesOf, newPhone, type Phone } from "./phone.ts";
+import { deliveriesOf, laneOf, rowsOf } from "./rows.ts";
+
+describe.each(queueBackends())("on %s", (queues) => {
+  let upstream: ScriptedUpstream;
+  let other: ScriptedUpstream;
+  let gateway: TestGateway;
+  beforeAll(async () => {
+    const store = { idempotencyHeader: "Idempotency-Key" };
+    [upstream, other] = [await startScriptedUpstream(store), await startScriptedUpstream(store)];
+    const rest = { upstream: { circuit: { failures: 4, cooldownMs: 100 }, concurrency: 1 } };
+    gateway = await startGateway({
+      queues,
+      upstreams: crm(upstream.url, rest),
+      otherUpstreams: crm(other.url, rest),
+    });
+  });
+  afterAll(async () => {
+    await gateway?.close();
+    await upstream?.stop();
+    await other?.stop();
+  });
+
+  test("what fails for a time is tried until it takes, and what comes behind it waits", async () => {
+    const phone = newPhone(gateway);
+    const list = [500, 502, 503, 504, 408, 425, 429].map((status) => faults.status(status));
+    upstream.script(isOf(phone, 0), ...list, faults.loseReply(), faults.garbage());
+    addCreates(phone, 3);
+    expect(linesOf(await phone.replay())).toEqual(["applied", "applied", "applied"]);
+    const sent = upstream.requests.filter(({ body }) => body.toString().includes(phone.clientId));
+    expect(sent.map(numberOf)).toEqual([...Array.from({ length: 10 }, () => 0), 1, 2]);
+    expect(effectsOf(upstream, phone)).toEqual([0, 1, 2]);
+  });
+
+  test("an upstream that is gone and comes back gets everything, in order", async () => {
+    const phones = Array.from({ length: 5 }, () => newPhone(gateway));
+    await upstream.stop();
+    for (const phone of phones) {
+      addCreates(phone, 3);
+      await phone.send({ wait: 0 });
+    }
+    await vi.waitFor(async () => expect(await retryingOf(gateway)).toBe(phones.length));
+    // Nobody else has to suffer from it.
+    const elsewhere = newPhone(gateway, { iss: "other" });
+    addCreates(elsewhere, 3);
+    expect(linesOf(await elsewhere.replay())).toEqual(["applied", "applied", "applied"]);
+    await upstream.start();
+    for (const phone of phones) {
+      expect(linesOf(await phone.settled())).toEqual(["applied", "applied", "applied"]);
+      expect(effectsOf(upstream, phone)).toEqual([0, 1, 2]);
+    }
+    expect(await rowsOf(gateway.database, "select 1 from delivery")).toEqual([]);
+  });
+
+  test("Retry-After is honoured, stands in the lane, and is visible as a delayed job; other lanes go on", async () => {
+    const [phone, free] = [newPhone(gateway), newPhone(gateway)];
+    upstream.script(isOf(phone, 0), faults.status(429, { headers: { "retry-after": "60" } }));
+    addCreates(phone, 2);
+    await phone.send({ wait: 0 });
+    await vi.waitFor(async () =>
+      expect(await laneOf(gateway.database, phone.clientId)).toMatchObject({ failures: 1 }),
+    );
+    const lane = await laneOf(gateway.database, phone.clientId);
+    expect(lane).toMatchObject({ position: "0", is_leased: false });
+    expect(lane.due_in_ms).toBeGreaterThan(50_000);
+    expect(await deliveriesOf(gateway.database, phone.clientId)).toMatchObject([
+      { state: "retrying", attempts: 1, possibly_sent: false, evidence_status: 429 },
+    ]);
+    await vi.waitFor(async () => expect(await delayedLanes(gateway)).toEqual([phone.clientId]));
+    addCreates(free, 1);
+    expect(linesOf(await free.replay())).toEqual(["applied"]);
+    // More of the same phone waits with it, and does not ask the upstream.
+    addCreates(phone, 1);
+    await phone.send({ wait: 0 });
+    expect(upstream.requests.filter(({ body }) => body.toString().includes(phone.clientId))).toHaveLength(1);
+    expect(await laneOf(gateway.database, phone.clientId)).toMatchObject({ position: "0", tail: "3" });
+  });
+
+  test("a dead upstream costs a probe now and then, not a call for each lane", async () => {
+    const phones = Array.from({ length: 40 }, () => newPhone(gateway, { iss: "other" }));
+    const isTheirs = ({ body }: RecordedRequest): boolean =>
+      phones.some(({ clientId }) => body.includes(clientId));
+    const recover = other.always(isTheirs, faults.status(503));
+    for (const phone of phones) {
+      addCreates(phone, 1);
+      await phone.send({ wait: 0 });
+    }
+    await vi.waitFor(async () => expect(await retryingOf(gateway, "other")).toBe(phones.length), {
+      timeout: 10_000,
+    });
+    const { rows, requests } = {
+      rows: await attemptsOf(gateway, "other"),
+      requests: other.requests.filter(isTheirs),
+    };
+    expect(requests.length).toBeLessThan(rows / 2);
+    recover();
+    for (const phone of phones) expect(linesOf(await phone.settled())).toEqual(["applied"]);
+    for (const phone of phones) expect(effectsOf(other, phone)).toEqual([0]);
+  });
+});
+
+function addCreates(phone: Phone, count: number): void {
+  for (let n = 0; n < count; n++)
+    phone.add({ op: "create", recordId: tempId(), data: { by: phone.clientId, n } });
+}
+
+function isOf({ clientId }: Phone, n: number): (request: RecordedRequest) => boolean {
+  return ({ body }) => body.includes(`"by":"${clientId}","n":${n}`);
+}
+
+const numberOf = ({ body }: RecordedRequest): number => (JSON.parse(body.toString()) as { n: number }).n;
+
+function effectsOf(upstream: ScriptedUpstream, phone: Phone): number[] {
+  return upstream.effects
+    .filter(({ request }) => request.body.includes(phone.clientId))
+    .map(({ request }) => numberOf(request));
+}
+
+async function retryingOf({ database }: TestGateway, tenantId = "ours"): Promise<number> {
+  const query = "select 1 from delivery where tenant_id = $1 and state = 'retrying'";
+  return (await rowsOf(database, query, [tenantId])).length;
+}
+
+async function attemptsOf({ database }: TestGateway, tenantId: string): Promise<number> {
+  const query = "select sum(attempts)::integer as attempts from delivery where tenant_id = $1";
+  return (await rowsOf<{ attempts: number }>(database, query, [tenantId]))[0]?.attempts ?? 0;
+}
+
+/** The lanes whose jobs a queue monitor shows as delayed. */
+async function delayedLanes({ environment, database }: TestGateway): Promise<(string | undefined)[]> {
+  const { redisUrl } = environment;
+  const backend = await openQueueBackend({
+    redisUrl,
+    databaseUrl: database.serviceUrl,
+    onError: () => undefined,
+  });
+  try {
+    return (await backend.queue(replayQueue).getDelayed()).map(({ data }) => data["laneId"]);
+  } finally {
+    await backend.close();
+  }
+}
