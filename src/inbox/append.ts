@@ -16,7 +16,7 @@ export interface JudgedMutation {
   id: string;
   entity: string;
   /** Newest secret first; a repeat may have been written under an older one. */
-  fingerprints: Buffer[];
+  fingerprints: string[];
   verdict: { text: string; tempId: string | undefined } | { rejected: StoredProblem };
 }
 
@@ -127,7 +127,7 @@ export function keyOf({ seq, id }: { seq: number; id: string }): string {
 function isSame(mutation: JudgedMutation, before: KnownMutation | JudgedMutation, userId: string): boolean {
   if ("userId" in before && before.userId !== userId) return false;
   const earlier = "userId" in before ? [before.fingerprint] : before.fingerprints;
-  return mutation.fingerprints.some((print) => earlier.some((other) => print.equals(other)));
+  return mutation.fingerprints.some((print) => earlier.includes(print));
 }
 
 function toFreshlyKnown(
@@ -142,7 +142,7 @@ function toFreshlyKnown(
     clientId,
     userId,
     entity,
-    fingerprint: fingerprints[0] ?? Buffer.alloc(0),
+    fingerprint: fingerprints[0] ?? "",
     status: rejected ? "rejected" : "pending",
     blockedBy: null,
     held: false,
@@ -178,7 +178,7 @@ async function writeBlock(
         case when m.problem is not null then now() end
       from unnest(
         ${fresh.map(({ id }) => id)}::uuid[], ${fresh.map(({ seq }) => seq)}::bigint[],
-        ${fresh.map(({ entity }) => entity)}::text[], ${fresh.map(({ fingerprints }) => fingerprints[0])}::bytea[],
+        ${fresh.map(({ entity }) => entity)}::text[], ${fresh.map(({ fingerprints }) => `\\x${fingerprints[0]}`)}::bytea[],
         ${tempIds}::uuid[], ${rejections.map((problem) => problem && JSON.stringify(problem))}::jsonb[]
       ) as m (id, seq, entity, fingerprint, temp_id, problem)
       order by m.id

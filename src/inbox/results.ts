@@ -10,7 +10,7 @@ export interface KnownMutation {
   clientId: string;
   userId: string;
   entity: string;
-  fingerprint: Buffer;
+  fingerprint: string;
   status: FinalStatus | "pending" | "parked";
   blockedBy: string | null;
   /** Whether it is kept back behind a parked mutation. */
@@ -56,7 +56,7 @@ interface KnownRow {
   client_id: string;
   user_id: string;
   entity: string;
-  fingerprint: Buffer;
+  fingerprint: string;
   status: FinalStatus | null;
   temp_id: string | null;
   record_id: string | null;
@@ -70,7 +70,7 @@ interface KnownRow {
 // Row by row: as joins, the planner may begin with every client. Only a primary's deliveries have a client's seq, so they
 // are found without the lane: its text ID can't be compared with the client's UUID by index under row-level security.
 const selectKnown = sql`
-  select k.mutation_id, k.seq, k.client_id, k.entity, k.fingerprint, k.status, k.temp_id, k.record_id, k.version,
+  select k.mutation_id, k.seq, k.client_id, k.entity, encode(k.fingerprint, 'hex') as fingerprint, k.status, k.temp_id, k.record_id, k.version,
     k.problem, d.state, d.blocked_by, d.problem as delivery_problem,
     (select user_id from client c where c.tenant_id = k.tenant_id and c.client_id = k.client_id) as user_id
   from mutation_key k

@@ -33,7 +33,12 @@ export function judgeMutation(
     seq,
     id,
     entity: configuredEntity(context, envelope.entity) ?? "",
-    fingerprints: fingerprints(context.fingerprintSecrets, text, tooLarge ? "as-sent" : "canonical"),
+    fingerprints: fingerprints(
+      context.fingerprintSecrets,
+      text,
+      envelope,
+      tooLarge ? "as-sent" : "canonical",
+    ),
     verdict: fault
       ? { rejected: { code: fault.code, detail: fault.detail } }
       : { text, tempId: createdTempUuid(envelope) },

@@ -105,6 +105,28 @@ export function canonicalJson(text: string): string {
   return whole.join("");
 }
 
+/** Keys that an object does not keep in the order they are set: they look like integers, or set something else. */
+const unsortableKey = /"(?:\d+|__proto__)":/;
+
+/**
+ * Whether `value` says all that `text`, which it was parsed from, says: then sorting its keys is all there is to do to
+ * make it canonical, several times as fast as `canonicalJson(text)`.
+ */
+export function isKeptByParsing(value: unknown, text: string): boolean {
+  return JSON.stringify(value) === text && !unsortableKey.test(text);
+}
+
+/** The value with the keys of all its objects sorted, for values that are kept by parsing. */
+export function withSortedKeys(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(withSortedKeys);
+  const sorted: Record<string, unknown> = {};
+  // Strings are sorted by UTF-16 code unit, as the canonical text has them.
+  for (const key of Object.keys(value).toSorted())
+    sorted[key] = withSortedKeys((value as typeof sorted)[key]);
+  return sorted;
+}
+
 /** How deeply arrays and objects are nested: 0 for a scalar, 1 for `{}`. Stops counting above `max`. */
 export function depthOf(text: string, max = Infinity): number {
   let depth = 0;
@@ -202,22 +224,27 @@ function canonicalString(token: string): string {
   return token.includes("\\") ? JSON.stringify(JSON.parse(token)) : token;
 }
 
-const plainInteger = /^-?[1-9]\d*$/;
-
 /** More would not fit a double exactly; nobody means such a number. */
 const exponentDigitsMax = 15;
 
 /**
- * An exact decimal: `1`, `1.0`, `10e-1` and `0.1E1` are one, and no digit is lost. Only an exponent of more than 15
- * digits keeps its spelling.
+ * One spelling for a number: `1`, `1.0`, `10e-1` and `0.1E1` are one, and no digit is lost. It is that of JavaScript
+ * where a double says the same, and digits with an exponent elsewhere. Only an exponent of more than 15 digits keeps its
+ * spelling.
  */
 export function canonicalNumber(token: string): string {
-  if (plainInteger.test(token) && !token.endsWith("0")) return token;
+  const double = String(Number(token));
+  if (double === token) return token;
+  const exact = exactDecimal(token);
+  return exact === exactDecimal(double) ? double : exact;
+}
+
+function exactDecimal(token: string): string {
   const [, sign = "", whole = "", fraction = "", exponent = "0"] =
     /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(token) ?? [];
   const digits = (whole + fraction).replace(/^0+/, "");
   const significant = withoutTrailingZeros(digits);
-  if (significant === "") return "0";
+  if (significant === "") return whole === "" ? token : "0";
   if (exponent.length > exponentDigitsMax) return token;
   const power = Number(exponent) - fraction.length + digits.length - significant.length;
   return power === 0 ? sign + significant : `${sign}${significant}e${power}`;
