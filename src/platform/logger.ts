@@ -74,7 +74,10 @@ export function loggerOptions(level: string): LoggerOptions {
   };
 }
 
-/** Makes the process's logger. Without `destination` lines go to stdout. */
+/**
+ * Makes the process's logger. Without `destination` lines go to stdout, those of a busy moment in one write; an exit
+ * flushes them, and only a kill can lose the last few.
+ */
 export function createLogger(level: string, destination?: DestinationStream): Logger {
-  return destination === undefined ? pino(loggerOptions(level)) : pino(loggerOptions(level), destination);
+  return pino(loggerOptions(level), destination ?? pino.destination({ dest: 1, sync: false }));
 }
