@@ -1,4 +1,4 @@
-import { sql, type Kysely, type Transaction } from "kysely";
+import { sql, type Kysely, type RawBuilder, type Transaction } from "kysely";
 
 import { RecordMoved, takePositions, type FeedEntry, type RecordWrite } from "../change-feed/write.ts";
 import { inTenant } from "../platform/db.ts";
@@ -218,11 +218,9 @@ async function moveLanes(
       ? { release: "later", dueInMs: Math.ceil(release.dueInMs), waitsFor: release.waitsFor ?? null }
       : { release, dueInMs: 0, waitsFor: null }),
   }));
+  const waits = moves.flatMap(({ waitsFor }) => waitsFor ?? []);
+  const dueLater = sql`clock_timestamp() + moved.due_in_ms * interval '1 millisecond'`;
   const { rows } = await sql<{ lane_id: string; due_in_ms: number | null }>`
-    with ended as (${endedAmong(
-      tenantId,
-      moves.flatMap(({ waitsFor }) => waitsFor ?? []),
-    )})
     update lane set position = moved.position, failures = moved.failures,
       owner = case when moved.release = 'keep' then lane.owner end,
       lease_until = case when moved.release = 'keep'
@@ -230,9 +228,7 @@ async function moveLanes(
       due_at = case moved.release
         when 'keep' then lane.due_at
         when 'done' then case when lane.tail > moved.position then clock_timestamp() end
-        when 'later' then clock_timestamp() + case
-          when moved.waits_for in (select mutation_id from ended) then 0 else moved.due_in_ms
-        end * interval '1 millisecond'
+        when 'later' then ${waits.length === 0 ? dueLater : dueWhenEnded(tenantId, waits, dueLater)}
       end
     from unnest(${moves.map(({ laneId }) => laneId)}::text[], ${moves.map(({ position }) => position)}::bigint[],
       ${moves.map(({ failures }) => failures)}::integer[], ${moves.map(({ release }) => release)}::text[],
@@ -247,17 +243,18 @@ async function moveLanes(
 }
 
 /**
- * The mutations among `ids` that have ended, or are just about to. Those that have not are locked until we commit, so
- * that their owner ends them only after it can see who waits.
+ * When a lane is due that waits for one of `ids`: at once, if that has ended or is just about to. Those that have not are
+ * locked until we commit, so that their owner ends them only after it can see who waits.
  */
-function endedAmong(tenantId: string, ids: string[]) {
-  return sql`
-    select w.mutation_id from unnest(${ids}::uuid[]) as w (mutation_id)
-    where w.mutation_id not in (
+function dueWhenEnded(tenantId: string, ids: string[], later: RawBuilder<unknown>): RawBuilder<unknown> {
+  return sql`case
+    when moved.waits_for is null or moved.waits_for in (
       select mutation_id from mutation_key
       where tenant_id = ${tenantId} and mutation_id = any(${ids}::uuid[]) and status is null
       for share skip locked
-    )`;
+    ) then ${later}
+    else clock_timestamp()
+  end`;
 }
 
 async function settleKeys(
