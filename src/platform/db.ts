@@ -1,4 +1,4 @@
-import { Kysely, PostgresDialect, sql, type Transaction } from "kysely";
+import { Kysely, PostgresDialect, sql, Transaction } from "kysely";
 import { Pool } from "pg";
 
 import { FrugalClient } from "./pg-client.ts";
@@ -58,8 +58,7 @@ export async function inTenant<T>(
 /**
  * Like `inTenant`, with the commit sent right behind the last statement: one round trip less.
  *
- * @param work resolves with its result and with its last statement, not awaited. That must be a single one: what was
- * sent before it is committed even if it never left this process. When it fails, nothing is committed.
+ * @param work resolves with its result and with its last statement, not awaited. When that fails, nothing is committed.
  */
 export async function inTenantWithLast<T>(
   db: Kysely<Database>,
@@ -98,7 +97,30 @@ async function asTenant<T>(
   tenantId: string,
   work: (trx: Transaction<Database>) => Promise<T>,
 ): Promise<T> {
-  const tenantSet = sql`select set_config('tidegate.tenant_id', ${tenantId}, true)`.execute(trx);
-  const [, result] = await Promise.all([tenantSet, work(trx)]);
-  return result;
+  return await pipelined(trx, async (pipeline) => {
+    const tenantSet = sql`select set_config('tidegate.tenant_id', ${tenantId}, true)`.execute(pipeline);
+    const [, result] = await Promise.all([tenantSet, work(pipeline)]);
+    return result;
+  });
+}
+
+/** What a transaction has besides its executor; it is begun and ended by the one that it is made of. */
+const dialect = new PostgresDialect({
+  pool: () => Promise.reject(new Error("a transaction has its connection")),
+});
+const parts = { config: { dialect }, dialect, driver: dialect.createDriver() };
+
+/**
+ * Kysely sends a statement of a transaction only when the one before it was answered. Ours are sent as they come: the
+ * connection runs them in that order, and a failure of one fails all behind it.
+ */
+async function pipelined<T>(
+  trx: Transaction<Database>,
+  work: (pipeline: Transaction<Database>) => Promise<T>,
+): Promise<T> {
+  const executor = trx.getExecutor();
+  return await executor.provideConnection(async (connection) => {
+    const atOnce = executor.withConnectionProvider({ provideConnection: (consumer) => consumer(connection) });
+    return await work(new Transaction<Database>({ ...parts, executor: atOnce }));
+  });
 }
