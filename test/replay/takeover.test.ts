@@ -36,7 +36,7 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
 
   test("a worker that was stopped for longer than its lease sends and writes nothing when it goes on", async () => {
     await using upstream = await startScriptedUpstream(storeOptions);
-    await using api = await startApi(queues, upstream, { concurrency: 1 });
+    await using api = await startApi(queues, upstream, { concurrency: 1, timeoutMs: 3_000 });
     await using victim = await startWorkerProcess(api);
     const [sent, waiting] = [newPhone(api), newPhone(api)];
     const gate = Promise.withResolvers<void>();
@@ -48,6 +48,7 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     const lanes = "select 1 from lane where lease_until is not null";
     await vi.waitFor(async () => expect(await rowsOf(api.database, lanes)).toHaveLength(2));
     victim.signal("SIGSTOP");
+    expect(upstream.requests).toHaveLength(1);
     await api.another("worker");
     expect(linesOf(await sent.settled(takeoverMs))).toEqual(allApplied(4));
     expect(linesOf(await waiting.settled(takeoverMs))).toEqual(allApplied(4));
