@@ -60,7 +60,7 @@ async function replayEntry(slice: Slice, entry: ClaimedEntry, isLast: boolean): 
   const delivery = deliveryOf(slice, mutation);
   // The strict option of an upstream: the lane stands still until a person has decided.
   if (delivery?.state === "parked") return await stop(slice, { release: "stuck" });
-  const prepared = await prepare(slice, mutation, author);
+  const prepared = await prepare(slice, mutation, author, delivery?.wasAllowed ?? false);
   if (prepared.kind !== "ready") return await settleUnsent(slice, mutation, prepared, delivery, isLast);
   const verdict = await replayOne(slice, prepared.ready, delivery);
   return await settle(slice, prepared.ready, verdict, delivery, isLast);
@@ -128,7 +128,13 @@ function toPossiblySent(
   delivery: OpenDelivery | undefined,
   { from, until }: NonNullable<Claim["takenOver"]>,
 ): OpenDelivery {
-  const fresh = { state: "retrying", recordKey: "", refersTo: [], blockedBy: null, attempts: 0 } as const;
+  const fresh = {
+    state: "retrying",
+    recordKey: "",
+    blockedBy: null,
+    wasAllowed: false,
+    attempts: 0,
+  } as const;
   const { firstSentAt, lastSentAt } = delivery ?? {};
   return {
     ...(delivery ?? { ...fresh, mutationId: id, seq, refersTo: [] }),

@@ -35,7 +35,8 @@ export function judgeCreate({ config, author, data }: ReadyMutation): StoredProb
 }
 
 /**
- * Whether the author may make this change to the record as it is.
+ * Whether the author may make this change to the record as it is. One that was allowed and sent before is not asked
+ * again: it may be its own effect that now speaks against it.
  *
  * A record outside the author's scopes is asked for at the upstream like one that is not known here at all, so that
  * neither the answer nor the time it takes tells the two apart.
@@ -46,37 +47,41 @@ export async function judgeChange(
   slice: Slice,
   ready: ReadyMutation,
   read: () => Promise<UpstreamAnswer | undefined>,
+  { wasAllowed }: { wasAllowed: boolean },
 ): Promise<Judgement> {
-  const target = await findTarget(slice, ready, read);
+  const target = await findTarget(slice, ready, read, wasAllowed);
   if (target === "gone") return { kind: "gone" };
   if (!target) return { kind: "rejected", problem: noSuchRecord };
   if (target.data === null) return { kind: "conflict", target };
-  const { config, author, mutation } = ready;
-  const rules = mutation.op === "delete" ? config.write?.delete : config.write?.update;
-  if (!isAllowed(author, rules, target.data)) {
-    return {
-      kind: "rejected",
-      problem: problem("not-allowed", `The rules do not let this user ${mutation.op} this record.`),
-    };
-  }
-  const fault = mutation.op === "update" ? fieldProblem(ready, target.data) : undefined;
+  const fault = wasAllowed ? undefined : faultOf(ready, target.data);
   if (fault) return { kind: "rejected", problem: fault };
   return { kind: isBasedOn(slice, ready, target.stored) ? "allowed" : "conflict", target };
+}
+
+function faultOf(ready: ReadyMutation, before: string): StoredProblem | undefined {
+  const { config, author, mutation } = ready;
+  const rules = mutation.op === "delete" ? config.write?.delete : config.write?.update;
+  if (!isAllowed(author, rules, before)) {
+    return problem("not-allowed", `The rules do not let this user ${mutation.op} this record.`);
+  }
+  return mutation.op === "update" ? fieldProblem(ready, before) : undefined;
 }
 
 async function findTarget(
   slice: Slice,
   { mutation, author, config, serverId }: ReadyMutation,
   read: () => Promise<UpstreamAnswer | undefined>,
+  wasAllowed: boolean,
 ): Promise<Target | "gone" | undefined> {
   const key = { entity: mutation.entity, serverId: serverId ?? "" };
   const stored = await whileLeased(slice, () => slice.store.readRecord(key));
-  if (stored && canSee(author, stored.scopes)) {
+  const sees = (scopes: string[]): boolean => wasAllowed || canSee(author, scopes);
+  if (stored && sees(stored.scopes)) {
     return { stored, data: stored.data, upstreamVersion: stored.upstreamVersion };
   }
   const answer = await read();
   if (!answer && !stored) return "gone";
-  if (answer?.data === undefined || !canSee(author, scopesOf(config.scopes, answer.data))) return undefined;
+  if (answer?.data === undefined || !sees(scopesOf(config.scopes, answer.data))) return undefined;
   return { stored, data: answer.data, upstreamVersion: answer.version ?? null };
 }
 

@@ -58,6 +58,8 @@ export interface OpenDelivery {
   refersTo: string[];
   blockedBy: string | null;
   possiblySent: boolean;
+  /** It was sent before, so the rules have allowed it, and what they say of its effect does not matter. */
+  wasAllowed: boolean;
   firstSentAt: Date | null;
   lastSentAt: Date | null;
   attempts: number;
@@ -268,6 +270,7 @@ function toOpenDelivery(row: DeliveryRow): OpenDelivery {
     refersTo: row.refers_to,
     blockedBy: row.blocked_by,
     possiblySent: row.possibly_sent,
+    wasAllowed: row.possibly_sent,
     firstSentAt: row.first_sent_at,
     lastSentAt: row.last_sent_at,
     attempts: row.attempts,

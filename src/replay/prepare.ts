@@ -36,8 +36,17 @@ export type Prepared =
 
 type Keys = Pick<Blocked, "recordKey" | "refersTo">;
 
-/** Resolves what a mutation names: its record, its references, and what it has to wait for. */
-export async function prepare(slice: Slice, mutation: Mutation, author: Author): Promise<Prepared> {
+/**
+ * Resolves what a mutation names: its record, its references, and what it has to wait for.
+ *
+ * @param wasSent it was found ready before, and may have taken effect.
+ */
+export async function prepare(
+  slice: Slice,
+  mutation: Mutation,
+  author: Author,
+  wasSent: boolean,
+): Promise<Prepared> {
   const config = slice.upstream.entity(mutation.entity);
   const own = tempUuid(mutation.recordId);
   if (!config) {
@@ -52,6 +61,7 @@ export async function prepare(slice: Slice, mutation: Mutation, author: Author):
   const states = await resolve(slice, own === undefined ? references : [own, ...references]);
   const names = { own, references, states };
   const ready = toReady(mutation, author, config, names);
+  if (wasSent) return { kind: "ready", ready };
   return (
     misnamed(mutation, names) ??
     behindBlocker(slice, ready, own) ??

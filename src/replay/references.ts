@@ -46,7 +46,9 @@ export function recordsIn(data: string | undefined, { references = {} }: EntityC
 function serverIdOf(token: string): string | undefined {
   if (!token.startsWith('"')) return /^-?\d/.test(token) ? token : undefined;
   const value = JSON.parse(token) as string;
-  return tempUuid(value) === undefined ? value : undefined;
+  // Nobody's ID has a NUL or half a character, and Postgres takes neither.
+  const isId = value.isWellFormed() && !value.includes("\0") && tempUuid(value) === undefined;
+  return isId ? value : undefined;
 }
 
 function referenceFields({ references }: EntityConfig): (path: readonly string[]) => boolean {

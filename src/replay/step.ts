@@ -190,7 +190,8 @@ async function replayChange(slice: Slice, ready: ReadyMutation, attempt: Attempt
     return await slice.upstream.read({ ...attempt.context.call, entity: mutation.entity, id: serverId });
   };
   const readUnseen = (): Promise<UpstreamAnswer | undefined> => read().catch(noneIfRefused);
-  const judgement = await judgeChange(slice, ready, readUnseen);
+  const wasAllowed = attempt.delivery?.wasAllowed ?? false;
+  const judgement = await judgeChange(slice, ready, readUnseen, { wasAllowed });
   if (judgement.kind === "rejected") return judgement;
   if (judgement.kind === "gone") return goneBefore(serverId, ready, attempt);
   const { target } = judgement;
@@ -245,9 +246,11 @@ async function changeOrConflict(
   }
 }
 
-/** An upstream that won't even look for such an ID has no such record. */
+/** An upstream that won't even look for such an ID has no such record; nor has one that can't be asked for it. */
 function noneIfRefused(error: unknown): undefined {
-  if (error instanceof UpstreamError && error.disposition === "reject") return undefined;
+  if (!(error instanceof UpstreamError)) throw error;
+  const isUnaskable = error.certainty === "not-sent" && error.disposition === "park";
+  if (error.disposition === "reject" || isUnaskable) return undefined;
   throw error;
 }
 

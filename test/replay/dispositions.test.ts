@@ -210,6 +210,26 @@ describe.each(queueBackends())("on %s", (queues) => {
     expect(upstream.requests.filter(bodyHas(marker))).toHaveLength(1);
   });
 
+  test("names that no database takes, in what a parked mutation refers to, stop nothing", async () => {
+    const phone = newPhone(gateway);
+    const marker = randomUUID();
+    upstream.script(bodyHas(marker), faults.status(418));
+    const mentor = String.raw`["\u0000", "\ud800", 7, "5"]`;
+    const create = phone.add({ op: "create", recordId: tempId(), data: { marker, mentor: "here" } });
+    addCreate(phone);
+    const text = JSON.stringify(phone.batch()).replace('"here"', mentor);
+    const { body } = await phone.api.post("/v1/batches", text, { headers: { prefer: "wait=20" } });
+    expect(linesOf(body.results)).toEqual(["parked upstream-unexpected", "applied"]);
+    const rows = await deliveriesOf(gateway.database, phone.clientId);
+    expect(rows).toMatchObject([{ mutation_id: create.id, refers_to: ["mentor/7", "mentor/5"] }]);
+  });
+
+  test("an ID that no request can carry names no record, and bothers nobody", async () => {
+    const phone = newPhone(gateway);
+    for (const recordId of ["%2e", "a/../b", "ø?#", "//", "1/2"]) phone.add({ op: "delete", recordId });
+    expect(linesOf(await phone.replay())).toEqual(Array.from({ length: 5 }, () => "rejected not-found"));
+  });
+
   test("an answer that can't be stored parks one phone's mutation and nobody else's", async () => {
     const phones = Array.from({ length: 8 }, () => newPhone(gateway));
     const gate = Promise.withResolvers<void>();

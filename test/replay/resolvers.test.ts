@@ -33,6 +33,10 @@ function slowCrm(baseUrl: string, indexLagMs: number): object {
         forgotten: entity({ class: "idempotency-key", keyTtlMs }),
         keyed: entity({ class: "idempotency-key" }),
         chosen: entity({ class: "client-id" }),
+        owned: {
+          ...entity({ class: "client-id" }, { update: { class: "upsert" }, delete: { class: "upsert" } }),
+          scopes: ["user:{/owner}"],
+        },
       },
     },
   };
@@ -160,6 +164,20 @@ describe.each(queueBackends())("on %s", (queues) => {
     const asked = await create(careless, "forgotten", faults.loseReply());
     expect(linesOf(await asked.phone.settled())).toEqual(["parked upstream-unclear"]);
     for (const { posts, made } of [found, asked]) expect([posts().length, made().length]).toEqual([1, 1]);
+  });
+
+  test("a change whose effect takes the record out of its author's sight is applied, though its reply is lost", async () => {
+    const phone = newPhone(gateway, { sub: "kari" });
+    const [given, deleted] = [randomUUID(), randomUUID()];
+    lagging.seed(
+      "records",
+      [given, deleted].map((id) => JSON.stringify({ id, owner: "kari" })),
+    );
+    for (const method of ["PATCH", "DELETE"]) lagging.script({ method }, faults.loseReply());
+    phone.add({ op: "update", entity: "owned", recordId: given, data: { owner: "ola" } });
+    phone.add({ op: "delete", entity: "owned", recordId: deleted });
+    phone.add({ op: "update", entity: "owned", recordId: given, data: { owner: "kari" } });
+    expect(linesOf(await phone.replay())).toEqual(["applied", "applied", "rejected not-found"]);
   });
 
   test("under the ID that we chose our own record is success, and another's a conflict", async () => {

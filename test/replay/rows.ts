@@ -16,6 +16,7 @@ export async function rowsOf<Row>(
 export interface DeliveryRow {
   mutation_id: string;
   state: string;
+  refers_to: string[];
   blocked_by: string | null;
   possibly_sent: boolean;
   attempts: number;
