@@ -8,6 +8,7 @@ import { queueBackends } from "../fixtures/redis.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import type { RecordedRequest } from "../fixtures/scripted-store.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
+import { capabilities, storeOptions } from "./capabilities.ts";
 import { linesOf, newPhone, type Phone } from "./phone.ts";
 import { deliveriesOf, laneOf, rowsOf } from "./rows.ts";
 
@@ -107,6 +108,23 @@ describe.each(queueBackends())("on %s", (queues) => {
     for (const phone of phones) expect(linesOf(await phone.settled())).toEqual(["applied"]);
     for (const phone of phones) expect(effectsOf(other, phone)).toEqual([0]);
   });
+});
+
+test("calls that wait for their turn for longer than a lease lasts are sent once, by the same owner", async () => {
+  await using upstream = await startScriptedUpstream(storeOptions);
+  const slow = { timeoutMs: 500, requestsPerSecond: 3 };
+  await using gateway = await startGateway({
+    queues: "postgres",
+    upstreams: capabilities(upstream.url, slow),
+  });
+  const phones = Array.from({ length: 20 }, () => newPhone(gateway));
+  for (const phone of phones) {
+    phone.add({ op: "create", entity: "opaque", recordId: tempId(), data: {} });
+    await phone.send({ wait: 0 });
+  }
+  for (const phone of phones) expect(linesOf(await phone.settled())).toEqual(["applied"]);
+  expect(upstream.requests).toHaveLength(20);
+  expect(await rowsOf(gateway.database, "select distinct epoch from lane")).toEqual([{ epoch: "1" }]);
 });
 
 function addCreates(phone: Phone, count: number): void {
