@@ -55,12 +55,13 @@ function replayWords({
   mutationsPerPhone,
   concurrency,
   rounds,
+  latenciesMs,
 }: NonNullable<Report["options"]["replay"]>): string {
   return [
     `${phones} phones with ${mutationsPerPhone} mutations each (the mix is the one above), at most ${concurrency} calls in flight, an upstream that`,
-    `answers after 0, 5 or 20 ms, ${rounds} rounds. The time is that from the first to the last effect in the upstream's journal,`,
-    "by a process that was started with everything already waiting. Out of order: changes that took effect after a later",
-    "one of the same phone.",
+    `answers after ${latenciesMs.join(", ")} ms, ${rounds} rounds. The time is that from the first to the last effect in the upstream's journal,`,
+    "by a process that was started with everything already waiting. Out of order: changes that came after a later one of",
+    "the same phone, or before the record that they change had an ID; the median of the rounds.",
     "",
     "- **floor**: a loop over each phone's calls with undici; nothing is durable.",
     "- **naive**: a BullMQ job for each mutation, no other books; IDs are kept in memory.",

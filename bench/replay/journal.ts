@@ -1,12 +1,13 @@
 /** What took effect at the upstream, and whether it was in order. */
 export interface Journal {
-  add: (change: { phone: number; n: number }) => void;
+  /** @param isLost it went to a record without an ID: its create had not been answered. */
+  add: (change: { phone: number; n: number }, isLost: boolean) => void;
   view: () => JournalView;
 }
 
 export interface JournalView {
   effects: number;
-  /** Changes that came after a later one of the same phone. */
+  /** Changes that came after a later one of the same phone, or before the record that they change had an ID. */
   outOfOrder: number;
   duplicates: number;
   /** From the first effect to the last. */
@@ -20,12 +21,12 @@ export function createJournal(): Journal {
   let firstAt = 0;
   let lastAt = 0;
   return {
-    add({ phone, n }) {
+    add({ phone, n }, isLost) {
       lastAt = performance.now();
       if (counts.effects++ === 0) firstAt = lastAt;
       const key = `${phone}/${n}`;
       if (seen.has(key)) counts.duplicates++;
-      else if (n < (highest.get(phone) ?? 0)) counts.outOfOrder++;
+      else if (isLost || n < (highest.get(phone) ?? 0)) counts.outOfOrder++;
       seen.add(key);
       highest.set(phone, Math.max(n, highest.get(phone) ?? 0));
     },

@@ -35,7 +35,7 @@ async function work(request: Extract<NaiveRequest, { kind: "work" }>): Promise<v
   // In memory, which no real worker could rely on: it makes the contender faster than it would be.
   const ids = new Map<string, string>();
   const process = async ({ data }: { data: PhoneMutation }): Promise<void> => {
-    // An update that overtook its create has no ID to go to; the upstream's journal counts it as out of order.
+    // An update that did not wait for its create has no ID to go to; the upstream's journal counts it as out of order.
     const id = ids.get(data.recordId) ?? encodeURIComponent(data.recordId);
     ids.set(data.recordId, await calls.send(data, id));
   };

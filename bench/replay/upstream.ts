@@ -36,9 +36,9 @@ function receive(request: IncomingMessage, response: ServerResponse): void {
   request.on("data", (chunk: Buffer) => chunks.push(chunk));
   request.on("end", () => {
     const body = Buffer.concat(chunks).toString();
-    journal.add(JSON.parse(body) as Activity);
     const created = request.method === "POST";
     const id = created ? String(++lastId) : (request.url ?? "").slice("/activities/".length);
+    journal.add(JSON.parse(body) as Activity, !/^\d+$/.test(id));
     // The effect takes place when the request has come; the answer takes its time.
     const answer = (): void => void response.end(`{"id":"${id}",${body.slice(1)}`);
     response.writeHead(created ? 201 : 200, { "content-type": "application/json" });
