@@ -63,8 +63,13 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   };
   const url = `http://127.0.0.1:${port}`;
   const failed = ended.then(() => Promise.reject(new Error(`the gateway (${role}) has ended`)));
-  await Promise.race([whenReady(url), failed]);
   failed.catch(() => undefined);
+  try {
+    await Promise.race([whenReady(url), failed]);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
   return { url, stop };
 }
 
