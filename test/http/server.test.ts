@@ -220,8 +220,8 @@ test("metrics count requests by route template and never show a URL", async () =
   registerMetrics(app, registry);
   app.get("/records/:id", async () => "ok");
   const url = await listen();
-  await fetch(`${url}/records/4711?cursor=SECRET`);
-  await fetch(`${url}/nowhere/4712`);
+  await fetch(`${url}/records/ola-nordmann?cursor=SECRET`);
+  await fetch(`${url}/nowhere/kari-nordmann`);
   const response = await fetch(`${url}/metrics`);
   const text = await response.text();
   expect(response.headers.get("content-type")).toContain("text/plain");
@@ -230,7 +230,7 @@ test("metrics count requests by route template and never show a URL", async () =
   );
   expect(text).toContain('{method="any",route="unmatched",status="404"} 1');
   expect(text).toContain("process_cpu_seconds_total");
-  expect(text).not.toMatch(/4711|4712|SECRET/);
+  expect(text).not.toMatch(/nordmann|SECRET/);
 });
 
 test("the API is described as OpenAPI 3.1, and the page that shows it loads nothing from elsewhere", async () => {
