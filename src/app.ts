@@ -12,6 +12,7 @@ import { registerOpenapi } from "./http/openapi.ts";
 import { registerOpsAuth } from "./http/ops-auth.ts";
 import { createHttpServer, type HttpServer } from "./http/server.ts";
 import { idMapRoutes } from "./id-map/routes.ts";
+import { createInbox } from "./inbox/append.ts";
 import { MutationResultSchema } from "./inbox/result-schema.ts";
 import { mutationRoutes } from "./inbox/routes.ts";
 import { capabilityRoutes } from "./ingest/capabilities.ts";
@@ -60,7 +61,7 @@ export async function buildApp(deps: AppDeps): Promise<HttpServer> {
 async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   const { config } = deps;
   const requireClient = await registerClientAuth(app, { tenants: config.tenants });
-  const shared = { ...deps, requireClient };
+  const shared = { ...deps, requireClient, inbox: createInbox(deps.db, deps.codec) };
   app.addSchema(MutationResultSchema);
   app.addSchema(ChangeSchema);
   await app.register(capabilityRoutes, shared);

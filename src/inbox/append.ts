@@ -1,30 +1,21 @@
-import { sql, type Kysely, type Transaction } from "kysely";
+import type { Kysely, Transaction } from "kysely";
 
 import { lockClient, recordLoss, type ClientKey } from "../clients/client.ts";
-import { inTenantWithLast } from "../platform/db.ts";
+import { createBatcher, type Batched } from "../platform/batcher.ts";
+import { inTenantAtOnce, inTenantWithLast } from "../platform/db.ts";
 import { TidegateError } from "../platform/errors.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
-import type { Database, StoredProblem } from "../platform/schema.ts";
+import type { Database } from "../platform/schema.ts";
 import { toTempId } from "../platform/uuid.ts";
-import { encodeBlock } from "./block.ts";
-import type { RejectedMutation } from "./mutation.ts";
+import { appendToLogs, type JudgedMutation, type LogAppend } from "./log.ts";
 import { readKnown, type KnownMutation } from "./results.ts";
-
-/** A mutation as it was judged by itself: fit for the log, or rejected. */
-export interface JudgedMutation {
-  seq: number;
-  id: string;
-  entity: string;
-  /** Newest secret first; a repeat may have been written under an older one. */
-  fingerprints: string[];
-  verdict: { text: string; tempId: string | undefined } | { rejected: StoredProblem };
-}
 
 export interface Upload extends ClientKey {
   userId: string;
   scopes: string[];
   roles: string[];
   requestId: string;
+  upstreamId: string;
   previousSeq: number;
   lostThrough: number | undefined;
   mutations: JudgedMutation[];
@@ -42,22 +33,98 @@ export interface Appended {
   known: Map<string, KnownMutation>;
 }
 
-const attemptsMax = 5;
+export interface Inbox {
+  /**
+   * Appends a batch to its client's log, in one transaction under the client's lock and in a fixed number of statements.
+   * When it returns, every mutation of the batch is durable: appended now, or known before.
+   *
+   * @throws {TidegateError} `client-owned`, `sequence-gap`, `sequence-reused`; nothing of the batch was taken then.
+   */
+  append: (upload: Upload) => Promise<Appended>;
+}
+
+/** What goes into one transaction. A larger upload goes alone. */
+const togetherMax = { items: 64, bytes: 2 * 1024 * 1024 };
 
 /**
- * Appends a batch to its client's log, in one transaction under the client's lock and in a fixed number of statements.
- * When it returns, every mutation of the batch is durable: appended now, or known before.
- *
- * @throws {TidegateError} `client-owned`, `sequence-gap`, `sequence-reused`; nothing of the batch was taken then.
+ * Opens the inbox. Uploads of new mutations, which is what nearly all are, go together: those of one tenant that come in
+ * while a transaction is under way share the next one. Whatever turns out to be otherwise (a repeat, a gap, a stranger's
+ * client, a known id) is looked at alone.
  */
-export async function appendBatch(
+export function createInbox(db: Kysely<Database>, codec: PayloadCodec): Inbox {
+  const tenants = new Map<string, Batched<LogAppend, boolean>>();
+  const together = (tenantId: string): Batched<LogAppend, boolean> => {
+    const known = tenants.get(tenantId);
+    if (known) return known;
+    const batched = createBatcher((appends: LogAppend[]) => appendTogether(db, tenantId, appends, codec), {
+      itemsMax: togetherMax.items,
+      // While one transaction reaches the disk, the next is made.
+      callsMax: 2,
+      weight: { max: togetherMax.bytes, of: bytesOf },
+    });
+    tenants.set(tenantId, batched);
+    return batched;
+  };
+  return {
+    async append(upload) {
+      const whole = toWholeAppend(upload);
+      if (whole && (await together(upload.tenantId)(whole))) return allFresh(upload);
+      return await appendAlone(db, upload, codec);
+    },
+  };
+}
+
+function bytesOf({ mutations }: LogAppend): number {
+  return mutations.reduce((sum, { verdict }) => sum + ("text" in verdict ? verdict.text.length : 0), 0);
+}
+
+/** The upload as it goes into the log if nothing of it is known; undefined when it must be looked at alone. */
+function toWholeAppend(upload: Upload): LogAppend | undefined {
+  const { mutations, lostThrough } = upload;
+  const last = mutations.at(-1);
+  if (!last || lostThrough !== undefined) return undefined;
+  if (new Set(mutations.map(({ id }) => id)).size < mutations.length) return undefined;
+  return { ...upload, ackedSeq: last.seq };
+}
+
+function allFresh(upload: Upload): Appended {
+  const { mutations } = upload;
+  return {
+    ackedSeq: mutations.at(-1)?.seq ?? 0,
+    grew: true,
+    lost: undefined,
+    reused: new Set(),
+    known: new Map(mutations.map((mutation) => [mutation.id, toFreshlyKnown(mutation, upload)])),
+  };
+}
+
+/** Appends what is wholly new, and resolves with which of them were. */
+async function appendTogether(
   db: Kysely<Database>,
-  upload: Upload,
-  { codec, upstreamId }: { codec: PayloadCodec; upstreamId: string },
-): Promise<Appended> {
+  tenantId: string,
+  appends: LogAppend[],
+  codec: PayloadCodec,
+): Promise<boolean[]> {
+  // Of two uploads of one client, the later one is looked at when the first is durable.
+  const firsts = new Map(appends.map((append) => [append.clientId, append] as const).toReversed());
+  const distinct = appends.filter((append) => firsts.get(append.clientId) === append);
+  try {
+    const taken = await inTenantAtOnce(db, tenantId, (trx) => appendToLogs(trx, tenantId, distinct, codec));
+    const wasTaken = new Set(distinct.filter((_, index) => taken.has(index)));
+    return appends.map((append) => wasTaken.has(append));
+  } catch (error) {
+    if (!isFaultOfOne(error)) throw error;
+    return appends.map(() => false);
+  }
+}
+
+const attemptsMax = 5;
+
+/** Appends what is new of an upload, and finds out what is known. */
+async function appendAlone(db: Kysely<Database>, upload: Upload, codec: PayloadCodec): Promise<Appended> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await inTenantWithLast(db, upload.tenantId, (trx) => append(trx, upload, codec, upstreamId));
+      return await inTenantWithLast(db, upload.tenantId, (trx) => appendIn(trx, upload, codec));
     } catch (error) {
       // Another client brought the same mutation at the same moment; by now its key is readable.
       if (!isCollision(error) || attempt === attemptsMax) throw error;
@@ -65,11 +132,10 @@ export async function appendBatch(
   }
 }
 
-async function append(
+async function appendIn(
   trx: Transaction<Database>,
   upload: Upload,
   codec: PayloadCodec,
-  upstreamId: string,
 ): Promise<{ result: Appended; last: Promise<unknown> | undefined }> {
   const ids = upload.mutations.map(({ id }) => id);
   // The look-up runs behind the lock without this process waiting in between.
@@ -83,11 +149,20 @@ async function append(
   if (firstReused) throw sequenceReused(firstReused, lastSeq);
   const ackedSeq = Math.max(lastSeq, upload.mutations.at(-1)?.seq ?? 0);
   let last: Promise<unknown> | undefined;
-  if (fresh.length > 0) last = writeBlock(trx, upload, fresh, { codec, upstreamId, ackedSeq });
+  if (fresh.length > 0) last = appendFresh(trx, { ...upload, mutations: fresh, ackedSeq }, codec);
   else if (ackedSeq > lastSeq) last = moveLastSeq(trx, upload, ackedSeq);
   for (const mutation of fresh) known.set(mutation.id, toFreshlyKnown(mutation, upload));
   const lost = lastSeq > before ? { afterSeq: before, throughSeq: lastSeq } : undefined;
   return { result: { ackedSeq, grew: fresh.length > 0, lost, reused, known }, last };
+}
+
+async function appendFresh(
+  trx: Transaction<Database>,
+  upload: LogAppend & ClientKey,
+  codec: PayloadCodec,
+): Promise<void> {
+  const taken = await appendToLogs(trx, upload.tenantId, [upload], codec);
+  if (taken.size === 0) throw new Error("a log that is locked was not where it was found");
 }
 
 /** The client's last seq, after what it reports as lost; that is recorded. */
@@ -153,57 +228,6 @@ function toFreshlyKnown(
   };
 }
 
-interface BlockTarget {
-  codec: PayloadCodec;
-  upstreamId: string;
-  ackedSeq: number;
-}
-
-async function writeBlock(
-  trx: Transaction<Database>,
-  upload: Upload,
-  fresh: JudgedMutation[],
-  { codec, upstreamId, ackedSeq }: BlockTarget,
-): Promise<void> {
-  const { tenantId, clientId } = upload;
-  const rejections = fresh.map(({ verdict }) => ("rejected" in verdict ? verdict.rejected : null));
-  const tempIds = fresh.map(({ verdict }) => ("text" in verdict ? (verdict.tempId ?? null) : null));
-  const blockSeq = fresh.at(-1)?.seq ?? 0;
-  await sql`
-    with keys as (
-      insert into mutation_key
-        (tenant_id, mutation_id, client_id, seq, entity, fingerprint, temp_id, status, problem, settled_at)
-      select ${tenantId}, m.id, ${clientId}, m.seq, m.entity, m.fingerprint, m.temp_id,
-        case when m.problem is not null then 'rejected' end, m.problem,
-        case when m.problem is not null then now() end
-      from unnest(
-        ${fresh.map(({ id }) => id)}::uuid[], ${fresh.map(({ seq }) => seq)}::bigint[],
-        ${fresh.map(({ entity }) => entity)}::text[], ${fresh.map(({ fingerprints }) => `\\x${fingerprints[0]}`)}::bytea[],
-        ${tempIds}::uuid[], ${rejections.map((problem) => problem && JSON.stringify(problem))}::jsonb[]
-      ) as m (id, seq, entity, fingerprint, temp_id, problem)
-      order by m.id
-    ), block as (
-      insert into inbox_block
-        (tenant_id, client_id, last_seq, user_id, scopes, roles, request_id, key_id, payload)
-      values (${tenantId}, ${clientId}, ${blockSeq}, ${upload.userId}, ${upload.scopes}, ${upload.roles},
-        ${upload.requestId}, ${codec.keyId}, ${codec.encode(encodeBlock(fresh.map(toBlockEntry)))})
-    ), log_end as (
-      update client set last_seq = ${ackedSeq} where tenant_id = ${tenantId} and client_id = ${clientId}
-    )
-    insert into lane (tenant_id, lane_id, upstream_id, client_id, tail, due_at)
-    values (${tenantId}, ${clientId}, ${upstreamId}, ${clientId}, ${blockSeq}, now())
-    on conflict (tenant_id, lane_id) do update
-      set tail = excluded.tail, due_at = coalesce(lane.due_at, excluded.due_at)`.execute(trx);
-}
-
-function toBlockEntry({
-  seq,
-  id,
-  verdict,
-}: JudgedMutation): { text: string } | { rejected: RejectedMutation } {
-  return "text" in verdict ? { text: verdict.text } : { rejected: { seq, id, problem: verdict.rejected } };
-}
-
 async function moveLastSeq(
   trx: Transaction<Database>,
   { tenantId, clientId }: ClientKey,
@@ -223,6 +247,11 @@ function sequenceReused({ seq }: JudgedMutation, lastSeq: number): TidegateError
     `Position ${seq} was used for another mutation; take a new clientId and send again.`,
     { extensions: { lastSeq } },
   );
+}
+
+/** What one upload brings along, and not the database's own trouble: bad data, a conflict, a deadlock. */
+function isFaultOfOne(error: unknown): boolean {
+  return error instanceof Error && "code" in error && /^(22|23|40)/.test(String(error.code));
 }
 
 const collisions: ReadonlySet<unknown> = new Set(["23505" /* unique_violation */, "40P01" /* deadlock */]);

@@ -33,15 +33,26 @@ export async function readKnown(
   return new Map(rows.map((row) => [row.mutation_id, toKnown(row)]));
 }
 
-/** A client's mutations after `afterSeq`, in order. */
+/** A client's mutations after `afterSeq`, in order, as its log names them. */
 export async function readKnownAfter(
   trx: Transaction<Database>,
   { tenantId, clientId }: { tenantId: string; clientId: string },
   { afterSeq, limit }: { afterSeq: number; limit: number },
 ): Promise<KnownMutation[]> {
-  const { rows } =
-    await sql<KnownRow>`${selectKnown} where k.tenant_id = ${tenantId} and k.client_id = ${clientId}
-    and k.seq > ${afterSeq} order by k.seq limit ${limit}`.execute(trx);
+  // The first block may hold earlier ones as well, so it does not count.
+  const { rows } = await sql<KnownRow>`${selectKnown} where k.tenant_id = ${tenantId} and k.seq > ${afterSeq}
+    and k.mutation_id = any(array(
+      select unnest(ids) from (
+        select ids, sum(cardinality(ids)) over (order by last_seq) - cardinality(ids)
+          - first_value(cardinality(ids)) over (order by last_seq) as before
+        from (
+          select ids, last_seq from inbox_block
+          where tenant_id = ${tenantId} and client_id = ${clientId} and last_seq > ${afterSeq}
+          order by last_seq limit ${limit} + 1
+        ) near
+      ) counted where before < ${limit}
+    ))
+    order by k.seq limit ${limit}`.execute(trx);
   return rows.map(toKnown);
 }
 

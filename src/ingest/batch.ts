@@ -1,7 +1,7 @@
 import { TidegateError } from "../platform/errors.ts";
 import type { Limits } from "../platform/config/schema.ts";
 import { slicesAt } from "../platform/json-text.ts";
-import type { JudgedMutation } from "../inbox/append.ts";
+import type { JudgedMutation } from "../inbox/log.ts";
 import type { BatchEnvelope } from "./envelope.ts";
 import { judgeMutation, type JudgeContext } from "./judge.ts";
 

@@ -3,7 +3,7 @@ import type { ErrorCode } from "../platform/errors.ts";
 import { depthOf } from "../platform/json-text.ts";
 import type { EntityConfig } from "../platform/config/schema.ts";
 import { tempUuid, uuidPattern } from "../platform/uuid.ts";
-import type { JudgedMutation } from "../inbox/append.ts";
+import type { JudgedMutation } from "../inbox/log.ts";
 import { fingerprints } from "../inbox/fingerprint.ts";
 import type { Operation } from "../inbox/mutation.ts";
 import type { MutationEnvelope } from "./envelope.ts";

@@ -2,7 +2,8 @@ import type { Kysely } from "kysely";
 import type { Logger } from "pino";
 
 import type { ClientKey } from "../clients/client.ts";
-import { appendBatch, keyOf, type Appended, type JudgedMutation } from "../inbox/append.ts";
+import { keyOf, type Appended, type Inbox } from "../inbox/append.ts";
+import type { JudgedMutation } from "../inbox/log.ts";
 import { isSettled, readKnown, type KnownMutation } from "../inbox/results.ts";
 import { problemOf, toResult, toResults, type MutationResult } from "../inbox/result-view.ts";
 import type { Identity } from "../http/identity.ts";
@@ -15,6 +16,7 @@ import type { BatchEnvelope } from "./envelope.ts";
 export interface UploadDeps {
   db: Kysely<Database>;
   codec: PayloadCodec;
+  inbox: Inbox;
   hints: Hints;
   /** Says "look at this lane"; best effort, never awaited. */
   wake: (tenantId: string, laneId: string) => void;
@@ -41,7 +43,7 @@ export interface UploadOptions {
  * Takes a judged batch: durable first, then the lane is woken, then outcomes are waited for. Once it is durable nothing
  * fails it any more: what can't be read then is answered as it was last known.
  *
- * @throws {TidegateError} as `appendBatch`; nothing of the batch was taken then.
+ * @throws {TidegateError} as `Inbox.append`; nothing of the batch was taken then.
  */
 export async function takeUpload(
   deps: UploadDeps,
@@ -52,13 +54,15 @@ export async function takeUpload(
 ): Promise<Receipt> {
   const { tenantId, userId, scopes, roles } = identity;
   const clientId = envelope.clientId.toLowerCase();
-  const upload = { tenantId, clientId, userId, scopes, roles, requestId, mutations: judged };
   const { previousSeq, lostThrough } = envelope;
-  const appended = await appendBatch(
-    deps.db,
-    { ...upload, previousSeq, lostThrough },
-    { codec: deps.codec, upstreamId },
-  );
+  const author = { tenantId, clientId, userId, scopes, roles, requestId };
+  const appended = await deps.inbox.append({
+    ...author,
+    upstreamId,
+    previousSeq,
+    lostThrough,
+    mutations: judged,
+  });
   const { grew, lost } = appended;
   if (grew) deps.wake(tenantId, clientId);
   if (lost) deps.log.error({ tenantId, clientId, requestId, ...lost }, "a client has lost mutations");

@@ -1,16 +1,23 @@
 /** Hands one item over and resolves with its result. */
 export type Batched<Item, Result> = (item: Item) => Promise<Result>;
 
+export interface BatcherOptions<Item> {
+  itemsMax: number;
+  callsMax?: number;
+  weight?: { max: number; of: (item: Item) => number };
+}
+
 /**
  * Makes one call of many: what comes in while a call is under way waits and goes together into the next, so that a
  * busy database gets few large statements and an idle one answers at once.
  *
  * @param run gets the items of one call and resolves with their results in the same order. When it rejects, every
  * item of that call does.
+ * @param options.weight bounds what goes into one call besides the number of items; a heavier item goes alone.
  */
 export function createBatcher<Item, Result>(
   run: (items: Item[]) => Promise<Result[]>,
-  { itemsMax, callsMax = 1 }: { itemsMax: number; callsMax?: number },
+  { itemsMax, callsMax = 1, weight }: BatcherOptions<Item>,
 ): Batched<Item, Result> {
   type Waiting = { item: Item; resolve: (result: Result) => void; reject: (error: unknown) => void };
   const waiting: Waiting[] = [];
@@ -25,11 +32,20 @@ export function createBatcher<Item, Result>(
     }
   }
 
+  function next(): Waiting[] {
+    let count = 0;
+    for (let left = weight?.max ?? 0; count < Math.min(waiting.length, itemsMax); count++) {
+      left -= weight?.of((waiting[count] as Waiting).item) ?? 0;
+      if (left < 0 && count > 0) break;
+    }
+    return waiting.splice(0, count);
+  }
+
   async function drain(): Promise<void> {
     calls++;
     // Items of one turn of the event loop belong together.
     await Promise.resolve();
-    while (waiting.length > 0) await call(waiting.splice(0, itemsMax));
+    while (waiting.length > 0) await call(next());
     calls--;
   }
 

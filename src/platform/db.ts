@@ -79,6 +79,23 @@ export async function inTenantWithLast<T>(
   }
 }
 
+/**
+ * Like `inTenant`, for work of one statement, which leaves together with the beginning and the end of its transaction.
+ * When it resolves, it is committed.
+ */
+export async function inTenantAtOnce<T>(
+  db: Kysely<Database>,
+  tenantId: string,
+  work: (trx: Transaction<Database>) => Promise<T>,
+): Promise<T> {
+  const done: { last?: Promise<T> } = {};
+  await inTenantWithLast(db, tenantId, async (trx) => {
+    done.last = work(trx);
+    return await Promise.resolve({ result: undefined, last: done.last });
+  });
+  return await (done.last as Promise<T>);
+}
+
 /** Like `inTenant`, for reads: every statement of `work` sees the database as it was at one moment. */
 export async function inTenantSnapshot<T>(
   db: Kysely<Database>,

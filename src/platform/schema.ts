@@ -77,6 +77,7 @@ export interface InboxBlockTable {
   roles: string[];
   request_id: string;
   received_at: Timestamp;
+  ids: string[];
   key_id: string;
   payload: Buffer;
 }
