@@ -1,9 +1,10 @@
 import { TidegateError } from "../platform/errors.ts";
 import type { Limits } from "../platform/config/schema.ts";
-import { slicesAt } from "../platform/json-text.ts";
+import { endOfValue, walkMembers } from "../platform/json-text.ts";
+import { contentReader } from "../inbox/fingerprint.ts";
 import type { JudgedMutation } from "../inbox/log.ts";
 import type { BatchEnvelope } from "./envelope.ts";
-import { judgeMutation, type JudgeContext } from "./judge.ts";
+import { judgeMutation, type JudgeContext, type SentMutation } from "./judge.ts";
 
 /**
  * Judges a batch whose envelope is valid: first what fails it as a whole, then each mutation by itself.
@@ -18,14 +19,34 @@ export function judgeBatch(
 ): JudgedMutation[] {
   assertFits(context.limits, envelope);
   assertInOrder(envelope);
-  const list = slicesAt(text).findLast(({ key }) => key === "mutations");
-  if (!list) throw new Error("a valid batch has no mutations member");
-  const slices = slicesAt(text, list.start);
+  const sent = sentMutations(text, context.limits);
   return envelope.mutations.map((mutation, index) => {
-    const slice = slices[index];
-    if (!slice) throw new Error("a mutation has no text");
-    return judgeMutation(context, mutation, text.slice(slice.start, slice.end));
+    const one = sent[index];
+    if (!one) throw new Error("a mutation has no text");
+    return judgeMutation(context, mutation, one);
   });
+}
+
+/** The mutations as they stand in the text, read in one pass. */
+function sentMutations(text: string, { depth }: Pick<Limits, "depth">): SentMutation[] {
+  let sent: SentMutation[] = [];
+  // data and base stand one level below the mutation itself
+  const contentAt = contentReader(text, depth + 1);
+  walkMembers(text, (key, from) => {
+    if (key !== "mutations") return endOfValue(text, from);
+    // The last of repeated keys counts, as in JSON.parse.
+    sent = [];
+    return walkMembers(
+      text,
+      (_, start) => {
+        const { end, canonical } = contentAt(start);
+        sent.push({ text: text.slice(start, end), content: canonical });
+        return end;
+      },
+      from,
+    );
+  });
+  return sent;
 }
 
 function assertFits(limits: Limits, { mutations }: BatchEnvelope): void {

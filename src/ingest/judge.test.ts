@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import { anEntity } from "../../test/fixtures/upstream-config.ts";
+import { contentReader } from "../inbox/fingerprint.ts";
 import { judgeMutation, type JudgeContext } from "./judge.ts";
 
 const id = "0192F0C2-0000-7000-8000-00000000000A";
@@ -18,7 +19,9 @@ const context: JudgeContext = {
 
 function judge(members: object, text?: string) {
   const envelope = { seq: 7, id, entity: "activity", op: "create", recordId: temp, data: {}, ...members };
-  return judgeMutation(context, envelope, text ?? JSON.stringify(envelope));
+  const sent = text ?? JSON.stringify(envelope);
+  const { canonical: content } = contentReader(sent, context.limits.depth + 1)(0);
+  return judgeMutation(context, envelope, { text: sent, content });
 }
 const codeOf = (members: object): string => {
   const { verdict } = judge(members);

@@ -1,10 +1,9 @@
 import type { Limits } from "../platform/config/schema.ts";
 import type { ErrorCode } from "../platform/errors.ts";
-import { depthOf } from "../platform/json-text.ts";
 import type { EntityConfig } from "../platform/config/schema.ts";
 import { tempUuid, uuidPattern } from "../platform/uuid.ts";
 import type { JudgedMutation } from "../inbox/log.ts";
-import { fingerprints } from "../inbox/fingerprint.ts";
+import { fingerprints, sentContent } from "../inbox/fingerprint.ts";
 import type { Operation } from "../inbox/mutation.ts";
 import type { MutationEnvelope } from "./envelope.ts";
 
@@ -15,30 +14,28 @@ export interface JudgeContext {
   fingerprintSecrets: string[];
 }
 
-/**
- * Judges one mutation by itself: fit for the log, or rejected with a problem.
- *
- * @param text the mutation as it stands in the batch; `envelope` is the same, parsed.
- */
+/** A mutation as it stands in the batch. */
+export interface SentMutation {
+  text: string;
+  /** Its canonical content; undefined when it is nested too deeply. */
+  content: string | undefined;
+}
+
+/** Judges one mutation by itself: fit for the log, or rejected with a problem. `envelope` is the same, parsed. */
 export function judgeMutation(
   context: JudgeContext,
   envelope: MutationEnvelope,
-  text: string,
+  { text, content }: SentMutation,
 ): JudgedMutation {
   const { seq } = envelope;
   const id = envelope.id.toLowerCase();
-  const tooLarge = sizeProblem(context, text);
+  const tooLarge = sizeProblem(context, text) ?? depthProblem(context, content);
   const fault = tooLarge ?? fieldProblem(context, envelope);
   return {
     seq,
     id,
     entity: configuredEntity(context, envelope.entity) ?? "",
-    fingerprints: fingerprints(
-      context.fingerprintSecrets,
-      text,
-      envelope,
-      tooLarge ? "as-sent" : "canonical",
-    ),
+    fingerprints: fingerprints(context.fingerprintSecrets, content ?? sentContent(text)),
     verdict: fault
       ? { rejected: { code: fault.code, detail: fault.detail } }
       : { text, tempId: createdTempUuid(envelope) },
@@ -66,11 +63,12 @@ function sizeProblem({ limits }: JudgeContext, text: string): Fault | undefined 
       detail: `The mutation has ${bytes} bytes of at most ${limits.mutationBytes}.`,
     };
   }
-  // data and base stand one level below the mutation itself
-  if (depthOf(text, limits.depth + 1) > limits.depth + 1) {
-    return { code: "mutation-too-large", detail: `The data is nested deeper than ${limits.depth} levels.` };
-  }
   return undefined;
+}
+
+function depthProblem({ limits }: JudgeContext, content: string | undefined): Fault | undefined {
+  if (content !== undefined) return undefined;
+  return { code: "mutation-too-large", detail: `The data is nested deeper than ${limits.depth} levels.` };
 }
 
 const operations = new Set<unknown>(["create", "update", "delete"]);

@@ -88,7 +88,7 @@ export const ingestRoutes: FastifyPluginAsyncTypebox<IngestDeps> = async (app, d
       upstreamId,
       requestId: request.id,
       waitMs: (seconds ?? 0) * 1_000,
-      giveUp: AbortSignal.any([deps.stopping, hungUp(reply)]),
+      giveUp: seconds ? AbortSignal.any([deps.stopping, hungUp(reply)]) : deps.stopping,
     });
     if (seconds !== undefined) reply.header("preference-applied", `wait=${seconds}`);
     const answer = { ...toAnswer(receipt), epoch: deps.epoch, ...(await changesAfter(deps, identity, body)) };

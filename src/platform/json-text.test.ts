@@ -1,16 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 
-import {
-  canonicalJson,
-  canonicalNumber,
-  depthOf,
-  mapStrings,
-  mergePatch,
-  slicesAt,
-  textAt,
-  withValueAt,
-} from "./json-text.ts";
+import { mapStrings, mergePatch, slicesAt, textAt, withValueAt } from "./json-text.ts";
 
 const spaced = fc.constantFrom(undefined, 1, 2);
 
@@ -72,32 +63,7 @@ test("replacing strings leaves every other byte as it was", () => {
   expect(paths).toEqual(["id", "list/0", "list/2"]);
 });
 
-test("canonical text is the same for what means the same, and only for that", () => {
-  expect(canonicalJson(String.raw`{"b":[1.0, -0], "a":"\u0041"}`)).toBe('{"a":"A","b":[1,0]}');
-  expect(canonicalJson("12345678901234567890")).not.toBe(canonicalJson("12345678901234567891"));
-  const same = ["100", "1e2", "1E+2", "100.0", "1000e-1", "0.1e3"].map(canonicalNumber);
-  expect(new Set(same).size).toBe(1);
-  fc.assert(
-    fc.property(fc.jsonValue(), spaced, (value, indent) => {
-      const text = JSON.stringify(value, undefined, indent);
-      expect(JSON.parse(canonicalJson(text))).toEqual(JSON.parse(text));
-      expect(canonicalJson(canonicalJson(text))).toBe(canonicalJson(text));
-    }),
-  );
-});
-
-test("what a phone can send in one mutation is canonical in time that grows with its length", () => {
-  const zeros = "0".repeat(250_000);
-  expect(canonicalNumber(`1${zeros}10`)).toBe(`1${zeros}1e1`);
-  expect(canonicalNumber(`0.${zeros}1`)).toBe("1e-250001");
-  expect(canonicalNumber(`1e${"9".repeat(250_000)}`)).toBe(`1e${"9".repeat(250_000)}`);
+test("strings are replaced in time that grows with the length", () => {
   const nested = `${"[".repeat(64)}${"1.0,".repeat(50_000)}"urn"${"]".repeat(64)}`;
-  expect(canonicalJson(nested)).toBe(`${"[".repeat(64)}${"1,".repeat(50_000)}"urn"${"]".repeat(64)}`);
   expect(mapStrings(nested, () => "7")).toBe(nested.replace("urn", "7"));
-});
-
-test("depth is counted outside strings", () => {
-  expect(depthOf('{"a":[["[[[[", {"b":1}]]}')).toBe(4);
-  expect(depthOf("1")).toBe(0);
-  expect(depthOf("[".repeat(100_000), 64)).toBe(65);
 });

@@ -24,13 +24,15 @@ const CLOSE_BRACKET = 0x5d;
 /** The members of the object, or the elements of the array, that begins at `start`; none for any other value. */
 export function slicesAt(text: string, start = 0): Slice[] {
   const slices: Slice[] = [];
-  const open = skipSpace(text, start);
-  if (!isContainer(text, open)) return slices;
-  walkMembers(text, open, (key, from) => {
-    const end = endOfValue(text, from);
-    slices.push({ key, start: from, end });
-    return end;
-  });
+  walkMembers(
+    text,
+    (key, from) => {
+      const end = endOfValue(text, from);
+      slices.push({ key, start: from, end });
+      return end;
+    },
+    start,
+  );
   return slices;
 }
 
@@ -94,52 +96,6 @@ export function mapStrings(
   return copied === 0 ? text : parts.join("") + text.slice(copied);
 }
 
-/**
- * One text for all texts that mean the same: no white space, keys sorted (by UTF-16 code unit), strings unescaped and
- * escaped again in one way, numbers as their exact decimal. Repeated keys are kept, so it never calls two texts equal
- * that a reader could tell apart.
- */
-export function canonicalJson(text: string): string {
-  const whole: string[] = [];
-  canonicalAt(text, skipSpace(text, 0), whole);
-  return whole.join("");
-}
-
-/** Keys that an object does not keep in the order they are set: they look like integers, or set something else. */
-const unsortableKey = /"(?:\d+|__proto__)":/;
-
-/**
- * Whether `value` says all that `text`, which it was parsed from, says: then sorting its keys is all there is to do to
- * make it canonical, several times as fast as `canonicalJson(text)`.
- */
-export function isKeptByParsing(value: unknown, text: string): boolean {
-  return JSON.stringify(value) === text && !unsortableKey.test(text);
-}
-
-/** The value with the keys of all its objects sorted, for values that are kept by parsing. */
-export function withSortedKeys(value: unknown): unknown {
-  if (typeof value !== "object" || value === null) return value;
-  if (Array.isArray(value)) return value.map(withSortedKeys);
-  const sorted: Record<string, unknown> = {};
-  // Strings are sorted by UTF-16 code unit, as the canonical text has them.
-  for (const key of Object.keys(value).toSorted())
-    sorted[key] = withSortedKeys((value as typeof sorted)[key]);
-  return sorted;
-}
-
-/** How deeply arrays and objects are nested: 0 for a scalar, 1 for `{}`. Stops counting above `max`. */
-export function depthOf(text: string, max = Infinity): number {
-  let depth = 0;
-  let deepest = 0;
-  for (let at = 0; at < text.length && deepest <= max; at++) {
-    const code = text.charCodeAt(at);
-    if (code === QUOTE) at = endOfString(text, at) - 1;
-    else if (code === OPEN_BRACE || code === OPEN_BRACKET) deepest = Math.max(deepest, ++depth);
-    else if (code === CLOSE_BRACE || code === CLOSE_BRACKET) depth--;
-  }
-  return deepest;
-}
-
 /** The keys of a JSON Pointer. */
 export function pointerKeys(pointer: string): string[] {
   if (pointer === "") return [];
@@ -154,12 +110,14 @@ export function isObject(text: string): boolean {
 }
 
 /**
- * Goes through the members of the object, or the elements of the array, that begins at `open`, and returns the offset
- * after it.
+ * Goes through the members of the object, or the elements of the array, that begins at `start`, and returns the offset
+ * after it. Of any other value there are none.
  *
- * @param take gets each key and where its value begins, and returns where it ends.
+ * @param take gets each key (an element's index) and where its value begins, and returns where it ends.
  */
-function walkMembers(text: string, open: number, take: (key: string, start: number) => number): number {
+export function walkMembers(text: string, take: (key: string, start: number) => number, start = 0): number {
+  const open = skipSpace(text, start);
+  if (!isContainer(text, open)) return endOfValue(text, open);
   const hasKeys = text.charCodeAt(open) === OPEN_BRACE;
   let at = skipSpace(text, open + 1);
   for (let index = 0; !isClosing(text, at); index++) {
@@ -183,78 +141,11 @@ function visitStrings(
   visit: (start: number, end: number, path: readonly string[]) => void,
 ): number {
   if (isContainer(text, start)) {
-    return walkMembers(text, start, (key, from) => visitStrings(text, from, [...path, key], visit));
+    return walkMembers(text, (key, from) => visitStrings(text, from, [...path, key], visit), start);
   }
   const end = endOfValue(text, start);
   if (text.charCodeAt(start) === QUOTE) visit(start, end, path);
   return end;
-}
-
-/** Adds the canonical text of the value to `into`, and returns the offset after the value. */
-function canonicalAt(text: string, start: number, into: string[]): number {
-  if (!isContainer(text, start)) {
-    const end = endOfValue(text, start);
-    into.push(canonicalScalar(text.slice(start, end)));
-    return end;
-  }
-  const hasKeys = text.charCodeAt(start) === OPEN_BRACE;
-  const keys: string[] = [];
-  const values: string[] = [];
-  const end = walkMembers(text, start, (key, from) => {
-    keys.push(key);
-    return canonicalAt(text, from, values);
-  });
-  into.push(hasKeys ? canonicalObject(keys, values) : `[${values.join(",")}]`);
-  return end;
-}
-
-function canonicalObject(keys: string[], values: string[]): string {
-  const members = keys.map((key, index) => ({ key, value: values[index] ?? "" }));
-  members.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
-  return `{${members.map(({ key, value }) => `${JSON.stringify(key)}:${value}`).join(",")}}`;
-}
-
-function canonicalScalar(token: string): string {
-  const first = token.charCodeAt(0);
-  if (first === QUOTE) return canonicalString(token);
-  return first === 0x2d || (first >= 0x30 && first <= 0x39) ? canonicalNumber(token) : token;
-}
-
-function canonicalString(token: string): string {
-  return token.includes("\\") ? JSON.stringify(JSON.parse(token)) : token;
-}
-
-/** More would not fit a double exactly; nobody means such a number. */
-const exponentDigitsMax = 15;
-
-/**
- * One spelling for a number: `1`, `1.0`, `10e-1` and `0.1E1` are one, and no digit is lost. It is that of JavaScript
- * where a double says the same, and digits with an exponent elsewhere. Only an exponent of more than 15 digits keeps its
- * spelling.
- */
-export function canonicalNumber(token: string): string {
-  const double = String(Number(token));
-  if (double === token) return token;
-  const exact = exactDecimal(token);
-  return exact === exactDecimal(double) ? double : exact;
-}
-
-function exactDecimal(token: string): string {
-  const [, sign = "", whole = "", fraction = "", exponent = "0"] =
-    /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(token) ?? [];
-  const digits = (whole + fraction).replace(/^0+/, "");
-  const significant = withoutTrailingZeros(digits);
-  if (significant === "") return whole === "" ? token : "0";
-  if (exponent.length > exponentDigitsMax) return token;
-  const power = Number(exponent) - fraction.length + digits.length - significant.length;
-  return power === 0 ? sign + significant : `${sign}${significant}e${power}`;
-}
-
-/** By hand: the pattern `0+$` takes quadratic time on digits full of zeros. */
-function withoutTrailingZeros(digits: string): string {
-  let end = digits.length;
-  while (end > 0 && digits.charCodeAt(end - 1) === 0x30) end--;
-  return digits.slice(0, end);
 }
 
 function unquote(token: string): string {
@@ -291,7 +182,7 @@ function isEscaped(text: string, quote: number): boolean {
 }
 
 /** The offset after the value that begins at `start`. */
-function endOfValue(text: string, start: number): number {
+export function endOfValue(text: string, start: number): number {
   const open = text.charCodeAt(start);
   if (open === QUOTE) return endOfString(text, start);
   if (open !== OPEN_BRACE && open !== OPEN_BRACKET) return endOfScalar(text, start);

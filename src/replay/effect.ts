@@ -1,6 +1,7 @@
 import type { Operation } from "../inbox/mutation.ts";
 import type { OperationClass } from "../platform/config/schema.ts";
-import { canonicalJson, mergePatch } from "../platform/json-text.ts";
+import { canonicalJson } from "../platform/canonical-json.ts";
+import { mergePatch } from "../platform/json-text.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import type { Upstream, UpstreamAnswer } from "../upstream/upstream.ts";
 import { holds } from "./holds.ts";

@@ -1,4 +1,5 @@
-import { canonicalJson, isObject, slicesAt } from "../platform/json-text.ts";
+import { canonicalJson } from "../platform/canonical-json.ts";
+import { isObject, slicesAt } from "../platform/json-text.ts";
 
 /**
  * Whether a record holds what was sent: every member of a create's data or of a merge patch has its value there. To

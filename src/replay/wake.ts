@@ -15,16 +15,21 @@ export interface Wake {
   now: (tenantId: string, laneId: string) => Promise<void>;
 }
 
+/** In a busy moment wakes are gathered for this long, so that the queue gets few large commands instead of many small ones. */
+const gatherMs = 5;
+
 /**
- * Wakes lanes by jobs, at most one waiting and one active for each lane. The wakes of one turn of the event loop go out
- * together.
+ * Wakes lanes by jobs, at most one waiting and one active for each lane. A wake goes out at once; those that follow
+ * closely go together.
  */
 export function createWake(queue: JobQueue, log: Logger): Wake {
   let waiting = new Map<string, LaneName>();
+  let sentAt = -Infinity;
 
   async function send(): Promise<void> {
     const lanes = [...waiting.values()];
     waiting = new Map();
+    sentAt = performance.now();
     try {
       await queue.addBulk(lanes.map(toJob));
     } catch (error) {
@@ -33,7 +38,11 @@ export function createWake(queue: JobQueue, log: Logger): Wake {
   }
 
   const wake = (tenantId: string, laneId: string): void => {
-    if (waiting.size === 0) setImmediate(() => void send());
+    if (waiting.size === 0) {
+      const pauseMs = sentAt + gatherMs - performance.now();
+      if (pauseMs > 0) setTimeout(() => void send(), pauseMs);
+      else setImmediate(() => void send());
+    }
     waiting.set(jobName(tenantId, laneId), { tenantId, laneId });
   };
 

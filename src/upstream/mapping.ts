@@ -1,6 +1,6 @@
 import jsonata from "jsonata";
 
-import { canonicalNumber } from "../platform/json-text.ts";
+import { canonicalNumber } from "../platform/canonical-json.ts";
 
 /** Turns one JSON text into another. */
 export type Mapping = (text: string) => Promise<string>;
