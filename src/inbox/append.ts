@@ -7,7 +7,7 @@ import { TidegateError } from "../platform/errors.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
 import { toTempId } from "../platform/uuid.ts";
-import { appendToLogs, type JudgedMutation, type LogAppend } from "./log.ts";
+import { appendToLogs, type JudgedMutation, type LogAppend, type TakenAppend } from "./log.ts";
 import { readKnown, type KnownMutation } from "./results.ts";
 
 export interface Upload extends ClientKey {
@@ -23,8 +23,8 @@ export interface Upload extends ClientKey {
 
 export interface Appended {
   ackedSeq: number;
-  /** Whether the log grew, so that the lane has something to do. */
-  grew: boolean;
+  /** The log grew, and nobody looks at its lane unless woken. */
+  wakes: boolean;
   /** The positions after `afterSeq` that the client has just given up. */
   lost: { afterSeq: number; throughSeq: number } | undefined;
   /** Those of the batch (`keyOf`) whose id was used before for other content. */
@@ -52,8 +52,8 @@ const togetherMax = { items: 64, bytes: 2 * 1024 * 1024 };
  * client, a known id) is looked at alone.
  */
 export function createInbox(db: Kysely<Database>, codec: PayloadCodec): Inbox {
-  const tenants = new Map<string, Batched<LogAppend, boolean>>();
-  const together = (tenantId: string): Batched<LogAppend, boolean> => {
+  const tenants = new Map<string, Batched<LogAppend, TakenAppend | undefined>>();
+  const together = (tenantId: string): Batched<LogAppend, TakenAppend | undefined> => {
     const known = tenants.get(tenantId);
     if (known) return known;
     const batched = createBatcher((appends: LogAppend[]) => appendTogether(db, tenantId, appends, codec), {
@@ -68,7 +68,8 @@ export function createInbox(db: Kysely<Database>, codec: PayloadCodec): Inbox {
   return {
     async append(upload) {
       const whole = toWholeAppend(upload);
-      if (whole && (await together(upload.tenantId)(whole))) return allFresh(upload);
+      const taken = whole && (await together(upload.tenantId)(whole));
+      if (taken) return allFresh(upload, taken);
       return await appendAlone(db, upload, codec);
     },
   };
@@ -87,34 +88,33 @@ function toWholeAppend(upload: Upload): LogAppend | undefined {
   return { ...upload, ackedSeq: last.seq };
 }
 
-function allFresh(upload: Upload): Appended {
+function allFresh(upload: Upload, { laneWasIdle }: TakenAppend): Appended {
   const { mutations } = upload;
   return {
     ackedSeq: mutations.at(-1)?.seq ?? 0,
-    grew: true,
+    wakes: laneWasIdle,
     lost: undefined,
     reused: new Set(),
     known: new Map(mutations.map((mutation) => [mutation.id, toFreshlyKnown(mutation, upload)])),
   };
 }
 
-/** Appends what is wholly new, and resolves with which of them were. */
+/** Appends what is wholly new; what was not has undefined in its place. */
 async function appendTogether(
   db: Kysely<Database>,
   tenantId: string,
   appends: LogAppend[],
   codec: PayloadCodec,
-): Promise<boolean[]> {
+): Promise<(TakenAppend | undefined)[]> {
   // Of two uploads of one client, the later one is looked at when the first is durable.
   const firsts = new Map(appends.map((append) => [append.clientId, append] as const).toReversed());
   const distinct = appends.filter((append) => firsts.get(append.clientId) === append);
   try {
     const taken = await inTenantAtOnce(db, tenantId, (trx) => appendToLogs(trx, tenantId, distinct, codec));
-    const wasTaken = new Set(distinct.filter((_, index) => taken.has(index)));
-    return appends.map((append) => wasTaken.has(append));
+    return appends.map((append) => taken.get(distinct.indexOf(append)));
   } catch (error) {
     if (!isFaultOfOne(error)) throw error;
-    return appends.map(() => false);
+    return appends.map(() => undefined);
   }
 }
 
@@ -148,12 +148,14 @@ async function appendIn(
   const firstReused = fresh.find(({ seq }) => seq <= lastSeq);
   if (firstReused) throw sequenceReused(firstReused, lastSeq);
   const ackedSeq = Math.max(lastSeq, upload.mutations.at(-1)?.seq ?? 0);
-  let last: Promise<unknown> | undefined;
-  if (fresh.length > 0) last = appendFresh(trx, { ...upload, mutations: fresh, ackedSeq }, codec);
-  else if (ackedSeq > lastSeq) last = moveLastSeq(trx, upload, ackedSeq);
   for (const mutation of fresh) known.set(mutation.id, toFreshlyKnown(mutation, upload));
   const lost = lastSeq > before ? { afterSeq: before, throughSeq: lastSeq } : undefined;
-  return { result: { ackedSeq, grew: fresh.length > 0, lost, reused, known }, last };
+  // Of an upload that was looked at alone it is not known by then whether its lane was idle.
+  const result = { ackedSeq, wakes: fresh.length > 0, lost, reused, known };
+  if (fresh.length > 0) {
+    return { result, last: appendFresh(trx, { ...upload, mutations: fresh, ackedSeq }, codec) };
+  }
+  return { result, last: ackedSeq > lastSeq ? moveLastSeq(trx, upload, ackedSeq) : undefined };
 }
 
 async function appendFresh(

@@ -32,6 +32,11 @@ export interface LogAppend {
   mutations: JudgedMutation[];
 }
 
+export interface TakenAppend {
+  /** The lane had nothing to do, so nobody looks at it unless woken. */
+  laneWasIdle: boolean;
+}
+
 /**
  * Appends to the logs of clients that differ from each other, in one statement under their locks, and resolves with
  * those of them, by index, that were taken: whose client is the user's own, and whose log ends between `previousSeq` and
@@ -45,9 +50,11 @@ export async function appendToLogs(
   tenantId: string,
   appends: readonly LogAppend[],
   codec: PayloadCodec,
-): Promise<Set<number>> {
-  const { rows } = await sql<{ place: number }>`
-    with upload as (${uploads(appends)}),
+): Promise<Map<number, TakenAppend>> {
+  const clientIds = uuidArray(appends.map(({ clientId }) => clientId));
+  const ids = uuidArray(appends.flatMap(({ mutations }) => mutations.map(({ id }) => id)));
+  const { rows } = await sql<{ place: number; was_idle: boolean }>`
+    with upload as (${uploads(appends, clientIds)}),
     held as materialized (
       select u.place, c.user_id, c.last_seq
       from upload u join client c on c.tenant_id = ${tenantId} and c.client_id = u.client_id
@@ -62,23 +69,24 @@ export async function appendToLogs(
     ), moved as (
       update client c set last_seq = t.acked_seq, seen_at = now()
       from taken t where t.is_known and c.tenant_id = ${tenantId} and c.client_id = t.client_id
-    ), keys as (${insertKeys(tenantId, appends)}),
-    blocks as (${insertBlocks(tenantId, appends, codec)}),
+    ), keys as (${insertKeys(tenantId, appends, { clientIds, ids })}),
+    blocks as (${insertBlocks(tenantId, appends, ids, codec)}),
     lanes as (
       insert into lane (tenant_id, lane_id, upstream_id, client_id, tail, due_at)
       select ${tenantId}, client_id, upstream_id, client_id, last_seq, now() from taken order by client_id
       on conflict (tenant_id, lane_id) do update
         set tail = excluded.tail, due_at = coalesce(lane.due_at, excluded.due_at)
+      returning client_id, due_at = now() as was_idle
     )
-    select place::integer from taken`.execute(trx);
-  return new Set(rows.map(({ place }) => place - 1));
+    select t.place::integer, l.was_idle from taken t join lanes l on l.client_id = t.client_id`.execute(trx);
+  return new Map(rows.map((row) => [row.place - 1, { laneWasIdle: row.was_idle }]));
 }
 
 /** A row for each upload; the first has place 1. */
-function uploads(appends: readonly LogAppend[]): RawBuilder<unknown> {
+function uploads(appends: readonly LogAppend[], clientIds: Buffer): RawBuilder<unknown> {
   const idsTo = runningSums(appends.map(({ mutations }) => mutations.length));
   return sql`select * from unnest(
-    ${uuidArray(appends.map(({ clientId }) => clientId))}::uuid[],
+    ${clientIds}::uuid[],
     ${textArray(appends.map(({ userId }) => userId))}::text[],
     ${textArray(appends.map(({ scopes }) => JSON.stringify(scopes)))}::text[],
     ${textArray(appends.map(({ roles }) => JSON.stringify(roles)))}::text[],
@@ -93,23 +101,25 @@ function uploads(appends: readonly LogAppend[]): RawBuilder<unknown> {
     last_seq, acked_seq, ids_from, ids_to, place)`;
 }
 
-function insertKeys(tenantId: string, appends: readonly LogAppend[]): RawBuilder<unknown> {
+function insertKeys(
+  tenantId: string,
+  appends: readonly LogAppend[],
+  { clientIds, ids }: Record<"clientIds" | "ids", Buffer>,
+): RawBuilder<unknown> {
   const mutations = appends.flatMap((append) => append.mutations);
   const places = appends.flatMap((append, index) => append.mutations.map(() => index + 1));
-  const clientIds = appends.flatMap(({ clientId, mutations: own }) => own.map(() => clientId));
   return sql`
     insert into mutation_key
       (tenant_id, mutation_id, client_id, seq, entity, fingerprint, temp_id, status, problem, settled_at)
-    select ${tenantId}, m.id, m.client_id, m.seq, m.entity, m.fingerprint, m.temp_id,
+    select ${tenantId}, m.id, (${clientIds}::uuid[])[m.place], m.seq, m.entity, m.fingerprint, m.temp_id,
       case when m.problem is not null then 'rejected' end, m.problem::jsonb,
       case when m.problem is not null then now() end
     from unnest(
-      ${bigintArray(places)}::bigint[], ${uuidArray(clientIds)}::uuid[],
-      ${uuidArray(mutations.map(({ id }) => id))}::uuid[], ${bigintArray(mutations.map(({ seq }) => seq))}::bigint[],
+      ${bigintArray(places)}::bigint[], ${ids}::uuid[], ${bigintArray(mutations.map(({ seq }) => seq))}::bigint[],
       ${textArray(mutations.map(({ entity }) => entity))}::text[],
       ${hexArray(mutations.map(({ fingerprints: [newest = ""] }) => newest))}::bytea[],
       ${uuidArray(mutations.map(tempIdOf))}::uuid[], ${textArray(mutations.map(problemOf))}::text[]
-    ) as m (place, client_id, id, seq, entity, fingerprint, temp_id, problem)
+    ) as m (place, id, seq, entity, fingerprint, temp_id, problem)
     where (select count(*) from taken) = ${appends.length}::integer or m.place in (select place from taken)`;
 }
 
@@ -117,16 +127,16 @@ function insertKeys(tenantId: string, appends: readonly LogAppend[]): RawBuilder
 function insertBlocks(
   tenantId: string,
   appends: readonly LogAppend[],
+  ids: Buffer,
   codec: PayloadCodec,
 ): RawBuilder<unknown> {
-  const ids = appends.flatMap(({ mutations }) => mutations.map(({ id }) => id));
   const payloads = appends.map(({ mutations }) => codec.encode(encodeBlock(mutations.map(toBlockEntry))));
   return sql`
     insert into inbox_block
       (tenant_id, client_id, last_seq, user_id, scopes, roles, request_id, ids, key_id, payload)
     select ${tenantId}, client_id, last_seq, user_id, array(select jsonb_array_elements_text(scopes::jsonb)),
       array(select jsonb_array_elements_text(roles::jsonb)), request_id,
-      (${uuidArray(ids)}::uuid[])[ids_from : ids_to], ${codec.keyId}, (${byteaArray(payloads)}::bytea[])[place]
+      (${ids}::uuid[])[ids_from : ids_to], ${codec.keyId}, (${byteaArray(payloads)}::bytea[])[place]
     from taken`;
 }
 

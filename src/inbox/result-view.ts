@@ -45,18 +45,17 @@ export function toResult(
   records: ReadonlyMap<string, StoredRecord> = new Map(),
 ): MutationResult {
   const { seq, id, status, recordId, tempId, version, problem } = mutation;
-  const record = records.get(recordKey({ entity: mutation.entity, serverId: recordId ?? "" }));
-  return {
-    seq,
-    id,
-    status,
-    ...(recordId !== null && { recordId }),
-    ...(tempId !== null && { tempId }),
-    ...(version !== null && { version }),
-    ...(status === "pending" && { blockedBy: mutation.blockedBy }),
-    ...(problem !== null && { problem: problemOf(problem) }),
-    ...(status === "conflict" && record && canSee(reader, record.scopes) && { current: currentOf(record) }),
-  };
+  const result: MutationResult = { seq, id, status };
+  if (recordId !== null) result.recordId = recordId;
+  if (tempId !== null) result.tempId = tempId;
+  if (version !== null) result.version = version;
+  if (status === "pending") result.blockedBy = mutation.blockedBy;
+  if (problem !== null) result.problem = problemOf(problem);
+  if (status === "conflict") {
+    const record = records.get(recordKey({ entity: mutation.entity, serverId: recordId ?? "" }));
+    if (record && canSee(reader, record.scopes)) result.current = currentOf(record);
+  }
+  return result;
 }
 
 function currentOf(record: StoredRecord): NonNullable<MutationResult["current"]> {
