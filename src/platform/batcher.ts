@@ -3,6 +3,7 @@ export type Batched<Item, Result> = (item: Item) => Promise<Result>;
 
 export interface BatcherOptions<Item> {
   itemsMax: number;
+  /** Calls at the same time (default 1); a further one begins when it has as many items as are under way. */
   callsMax?: number;
   weight?: { max: number; of: (item: Item) => number };
 }
@@ -22,13 +23,22 @@ export function createBatcher<Item, Result>(
   type Waiting = { item: Item; resolve: (result: Result) => void; reject: (error: unknown) => void };
   const waiting: Waiting[] = [];
   let calls = 0;
+  let itemsInCalls = 0;
+
+  /** A call beside others has to be worth it: small ones at the same time cost more than a larger one after another. */
+  function mayCall(others: number): boolean {
+    return waiting.length > 0 && (others === 0 || waiting.length >= itemsInCalls);
+  }
 
   async function call(batch: Waiting[]): Promise<void> {
+    itemsInCalls += batch.length;
     try {
       const results = await run(batch.map(({ item }) => item));
       batch.forEach(({ resolve }, index) => resolve(results[index] as Result));
     } catch (error) {
       for (const { reject } of batch) reject(error);
+    } finally {
+      itemsInCalls -= batch.length;
     }
   }
 
@@ -45,13 +55,13 @@ export function createBatcher<Item, Result>(
     calls++;
     // Items of one turn of the event loop belong together.
     await Promise.resolve();
-    while (waiting.length > 0) await call(next());
+    while (mayCall(calls - 1)) await call(next());
     calls--;
   }
 
   return (item) =>
     new Promise((resolve, reject) => {
       waiting.push({ item, resolve, reject });
-      if (calls < callsMax) void drain();
+      if (calls < callsMax && mayCall(calls)) void drain();
     });
 }
