@@ -7,10 +7,11 @@ import type { FastifyInstance } from "fastify";
 export function registerRequestLog(app: FastifyInstance): void {
   // These lines have fixed members and nothing to hide: looking through them would cost more than writing them.
   const log = app.log.child({}, { redact: [] });
-  app.addHook("onRequest", async (request, reply) => {
+  app.addHook("onRequest", (request, reply, done) => {
     reply.header("x-request-id", request.id);
+    done();
   });
-  app.addHook("onResponse", async (request, reply) => {
+  app.addHook("onResponse", (request, reply, done) => {
     const line = {
       requestId: request.id,
       method: request.method,
@@ -21,5 +22,6 @@ export function registerRequestLog(app: FastifyInstance): void {
     };
     if (reply.statusCode >= 500) log.warn(line, "request");
     else log.info(line, "request");
+    done();
   });
 }

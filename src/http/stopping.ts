@@ -27,7 +27,8 @@ export function refuseWhileStopping(
     if (request.routeOptions.url?.startsWith("/health/") === true) return;
     await sendProblem(request, reply, new TidegateError("unavailable", "The gateway is stopping."));
   });
-  app.addHook("onSend", async (_request, reply) => {
+  app.addHook("onSend", (_request, reply, payload, done) => {
     if (closing || stopping.aborted) reply.header("connection", "close");
+    done(null, payload);
   });
 }

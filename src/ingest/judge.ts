@@ -29,16 +29,15 @@ export function judgeMutation(
 ): JudgedMutation {
   const { seq } = envelope;
   const id = envelope.id.toLowerCase();
+  const tempId = createdTempUuid(envelope);
   const tooLarge = sizeProblem(context, text) ?? depthProblem(context, content);
-  const fault = tooLarge ?? fieldProblem(context, envelope);
+  const fault = tooLarge ?? fieldProblem(context, envelope, tempId);
   return {
     seq,
     id,
     entity: configuredEntity(context, envelope.entity) ?? "",
     fingerprints: fingerprints(context.fingerprintSecrets, content ?? sentContent(text)),
-    verdict: fault
-      ? { rejected: { code: fault.code, detail: fault.detail } }
-      : { text, tempId: createdTempUuid(envelope) },
+    verdict: fault ? { rejected: { code: fault.code, detail: fault.detail } } : { text, tempId },
   };
 }
 
@@ -47,7 +46,7 @@ function configuredEntity({ entities }: JudgeContext, entity: unknown): string |
 }
 
 function createdTempUuid({ op, recordId }: MutationEnvelope): string | undefined {
-  return op === "create" ? tempUuid(recordId as string) : undefined;
+  return op === "create" && typeof recordId === "string" ? tempUuid(recordId) : undefined;
 }
 
 interface Fault {
@@ -73,7 +72,11 @@ function depthProblem({ limits }: JudgeContext, content: string | undefined): Fa
 
 const operations = new Set<unknown>(["create", "update", "delete"]);
 
-function fieldProblem(context: JudgeContext, envelope: MutationEnvelope): Fault | undefined {
+function fieldProblem(
+  context: JudgeContext,
+  envelope: MutationEnvelope,
+  tempId: string | undefined,
+): Fault | undefined {
   const { entity, op } = envelope;
   if (typeof entity !== "string") return invalid("entity", "must be a string");
   if (!operations.has(op)) return invalid("op", "must be create, update or delete");
@@ -82,19 +85,19 @@ function fieldProblem(context: JudgeContext, envelope: MutationEnvelope): Fault 
   const operation = config[op as Operation];
   if (!operation.enabled)
     return { code: "unknown-entity", detail: `The entity does not allow ${String(op)}.` };
-  return recordIdProblem(envelope, operation.class === "client-id") ?? memberProblem(envelope);
+  if (op === "create" && tempId === undefined && operation.class !== "client-id") return noTempId;
+  return (tempId === undefined ? recordIdProblem(envelope) : undefined) ?? memberProblem(envelope);
 }
 
-function recordIdProblem({ op, recordId }: MutationEnvelope, clientChosen: boolean): Fault | undefined {
+const noTempId = invalid("recordId", "of a create must be a temp ID `urn:uuid:<uuid>`");
+
+function recordIdProblem({ recordId }: MutationEnvelope): Fault | undefined {
   if (typeof recordId !== "string" || recordId === "" || recordId.length > 255) {
     return invalid("recordId", "must be a string of 1 to 255 characters");
   }
   // No path can carry a dot segment: the call would reach another resource.
   if (!recordId.isWellFormed() || hasControls(recordId) || recordId === "." || recordId === "..") {
     return invalid("recordId", "has characters no ID has");
-  }
-  if (op === "create" && !clientChosen && tempUuid(recordId) === undefined) {
-    return invalid("recordId", "of a create must be a temp ID `urn:uuid:<uuid>`");
   }
   return undefined;
 }
