@@ -94,6 +94,7 @@ export interface LaneTable {
   epoch: Int8;
   owner: string | null;
   lease_until: Timestamp | null;
+  aside: Generated<boolean>;
 }
 
 export type DeliveryState = "sending" | "retrying" | "waiting" | "parked" | "held";

@@ -27,10 +27,10 @@ export interface LaneCommit {
 }
 
 /**
- * Gives the lane back: `done` when the slice is over (due again at once if the log goes on), `stuck` until somebody
- * wakes it, or due after a time; at once, when the mutation that it waits for has ended by then.
+ * Gives the lane back: `done` when the slice is over (due again at once if the log goes on), `aside` until the upstream
+ * takes calls again, `stuck` until somebody wakes it, or due after a time; at once, when the mutation that it waits for has ended by then.
  */
-export type Release = "done" | "stuck" | { dueInMs: number; waitsFor?: string };
+export type Release = "done" | "aside" | "stuck" | { dueInMs: number; waitsFor?: string };
 
 /** What a mutation's client is told. `parked` is told too, though it is not final. */
 export interface Outcome {
@@ -225,18 +225,19 @@ async function moveLanes(
       owner = case when moved.release = 'keep' then lane.owner end,
       lease_until = case when moved.release = 'keep'
         then clock_timestamp() + ${leaseMs}::integer * interval '1 millisecond' end,
-      due_at = case moved.release
-        when 'keep' then lane.due_at
-        when 'done' then case when lane.tail > moved.position then clock_timestamp() end
-        when 'later' then ${waits.length === 0 ? dueLater : dueWhenEnded(tenantId, waits, dueLater)}
+      aside = moved.release = 'aside',
+      due_at = case
+        when moved.release in ('keep', 'aside') then lane.due_at
+        when moved.release = 'done' then case when lane.tail > moved.position then clock_timestamp() end
+        when moved.release = 'later' then ${waits.length === 0 ? dueLater : dueWhenEnded(tenantId, waits, dueLater)}
       end
     from unnest(${moves.map(({ laneId }) => laneId)}::text[], ${moves.map(({ position }) => position)}::bigint[],
       ${moves.map(({ failures }) => failures)}::integer[], ${moves.map(({ release }) => release)}::text[],
       ${moves.map(({ dueInMs }) => dueInMs)}::bigint[], ${moves.map(({ waitsFor }) => waitsFor)}::uuid[])
       as moved (lane_id, position, failures, release, due_in_ms, waits_for)
     where lane.tenant_id = ${tenantId} and lane.lane_id = moved.lane_id
-    returning lane.lane_id,
-      extract(epoch from greatest(lane.due_at - clock_timestamp(), interval '0'))::float8 * 1000 as due_in_ms`.execute(
+    returning lane.lane_id, case when not lane.aside
+      then extract(epoch from greatest(lane.due_at - clock_timestamp(), interval '0'))::float8 * 1000 end as due_in_ms`.execute(
     trx,
   );
   return new Map(rows.map((row) => [row.lane_id, row.due_in_ms ?? undefined]));

@@ -9,7 +9,7 @@ export interface OverdueLane {
 }
 
 /**
- * Lanes of a tenant that have been due for a while and that nobody drains, oldest first.
+ * Lanes of a tenant that have been due for a while, and that nobody drains or has put aside, oldest first.
  *
  * @param overdueMs spares the lanes whose wake is just on its way.
  */
@@ -21,7 +21,7 @@ export async function readOverdueLanes(
   const rows = await inTenant(db, tenantId, async (trx) => {
     const found = await sql<{ lane_id: string; overdue_ms: number }>`
       select lane_id, extract(epoch from now() - due_at)::float8 * 1000 as overdue_ms from lane
-      where tenant_id = ${tenantId} and due_at <= now() - ${overdueMs}::integer * interval '1 millisecond'
+      where tenant_id = ${tenantId} and due_at <= now() - ${overdueMs}::integer * interval '1 millisecond' and not aside
         and (lease_until is null or lease_until <= now())
       order by due_at limit ${limit}`.execute(trx);
     return found.rows;

@@ -136,7 +136,7 @@ async function claimRows(
         and due_at <= clock_timestamp() and (lease_until is null or lease_until <= clock_timestamp())
       order by lane_id for update
     )
-    update lane set epoch = lane.epoch + 1, owner = ${owner},
+    update lane set epoch = lane.epoch + 1, owner = ${owner}, aside = false,
       lease_until = clock_timestamp() + ${leaseMs}::integer * interval '1 millisecond'
     from free
     where lane.tenant_id = ${tenantId} and lane.lane_id = free.lane_id

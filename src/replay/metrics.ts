@@ -144,13 +144,17 @@ async function readFigures(
         select count(*) filter (where l.due_at <= now())::integer as due,
           coalesce(extract(epoch from now() - min(head.received_at)), 0)::float8 as oldest_head_seconds,
           (select count(*) from delivery where tenant_id = ${tenantId} and state = 'parked')::integer as parked
-        from lane l
+        from (
+          select client_id, position, due_at from lane
+          where tenant_id = ${tenantId} and due_at is not null and not aside
+          union all
+          select client_id, position, due_at from lane where tenant_id = ${tenantId} and aside
+        ) l
         left join lateral (
           select received_at from inbox_block b
           where b.tenant_id = ${tenantId} and b.client_id = l.client_id and b.last_seq > l.position
           order by b.last_seq limit 1
-        ) head on true
-        where l.tenant_id = ${tenantId} and l.due_at is not null`.execute(trx),
+        ) head on true`.execute(trx),
     );
     const [row] = rows;
     if (row)

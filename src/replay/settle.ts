@@ -2,7 +2,7 @@ import type { RecordWrite } from "../change-feed/write.ts";
 import { TempIdTaken, type Mapping } from "../id-map/id-map.ts";
 import type { StoredProblem } from "../platform/schema.ts";
 import { scopesOf } from "../records/scopes.ts";
-import { UpstreamError } from "../upstream/connector.ts";
+import { BreakerOpen, UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
 import { backoffMs } from "./backoff.ts";
 import type { LaneCommit, Outcome } from "./commit.ts";
@@ -263,15 +263,17 @@ export async function waitFor(
   });
 }
 
+/** A lane that only met the open breaker is put aside: nothing was tried. */
 async function retryLater(
   slice: Slice,
   place: Place,
   failed: Failed & { afterMs: number | undefined },
   delivery: OpenDelivery | undefined,
 ): Promise<Step> {
+  const { error, history } = failed;
+  if (error instanceof BreakerOpen && !history?.possiblySent) return await stop(slice, { release: "aside" });
   const failures = slice.failures + 1;
   const dueInMs = backoffMs(failures, slice.upstream.config.retry, { retryAfterMs: failed.afterMs });
-  const { error } = failed;
   const { status, certainty, message } = error ?? {};
   slice.log.warn(
     { mutationId: place.mutationId, failures, dueInMs, status, certainty, reason: message },

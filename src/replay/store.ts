@@ -6,6 +6,7 @@ import { inTenant } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
 import { readRecords, recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
+import { setLanesAside, takeLanesBack } from "./aside.ts";
 import { commitLanes, type CommitResult, type LaneCommit } from "./commit.ts";
 import { readDependencies, type Dependency } from "./dependencies.ts";
 import { abandonLane, claimLanes, renewLeases, type Claim, type NotDue } from "./lane.ts";
@@ -16,6 +17,10 @@ import { abandonLane, claimLanes, renewLeases, type Claim, type NotDue } from ".
  */
 export interface ReplayStore {
   claim: Batched<string, Claim | NotDue | undefined>;
+  /** Puts a due lane aside that nobody has in hand; false when it is not that. */
+  setAside: Batched<string, boolean>;
+  /** Takes lanes of the upstream back that were put aside, those that are due for longest. */
+  takeBack: (upstreamId: string, limit: number) => Promise<string[]>;
   /** What is known of temp IDs (bare UUIDs). */
   resolve: Batched<string[], Map<string, TempIdState>>;
   /** How mutations that others name in `dependsOn` ended, by id. */
@@ -53,6 +58,14 @@ export function createReplayStore(
     claim: createBatcher((laneIds) => claimLanes(db, tenantId, laneIds, { owner, leaseMs, sliceBytesMax }), {
       itemsMax,
     }),
+    setAside: createBatcher(
+      async (laneIds) => {
+        const aside = await setLanesAside(db, tenantId, laneIds);
+        return laneIds.map((laneId) => aside.has(laneId));
+      },
+      { itemsMax },
+    ),
+    takeBack: (upstreamId, limit) => takeLanesBack(db, tenantId, { upstreamId, limit }),
     resolve: createBatcher(
       async (lists) => {
         const states = await inTenant(db, tenantId, (trx) =>

@@ -18,6 +18,7 @@ import type { ReplayMetrics } from "./metrics.ts";
 import { LaneLost, type Slice } from "./slice.ts";
 import { createReplayStore, type ReplayStore } from "./store.ts";
 import { startSweeper } from "./sweeper.ts";
+import { createTurns, lanesPerCall, type Turns } from "./turns.ts";
 import { replayQueue, type Wake } from "./wake.ts";
 
 export interface ReplayDeps {
@@ -83,6 +84,7 @@ export function startReplayWorker(deps: ReplayDeps): ReplayWorker {
     async close() {
       stopping.now = true;
       sweeper.stop();
+      for (const { turns } of tenants.values()) turns.stop();
       const cut = setTimeout(() => stop.abort(), stopGraceMs);
       await worker.close();
       clearTimeout(cut);
@@ -92,30 +94,40 @@ export function startReplayWorker(deps: ReplayDeps): ReplayWorker {
   };
 }
 
-/** More lanes than calls in flight, so that no call's place idles while outcomes are committed. */
+/** A place for every lane that may be in hand: no upstream's lanes take those of another. */
 function lanesInHand(primaries: ReadonlyMap<string, Upstream>): number {
   let calls = 0;
   for (const { config } of primaries.values()) calls += config.concurrency;
-  return Math.min(512, Math.max(32, 4 * calls));
+  return Math.min(2_048, Math.max(32, lanesPerCall * calls));
 }
 
 interface Tenant {
   upstream: Upstream;
   store: ReplayStore;
   leases: LeaseKeeper;
+  turns: Turns;
   leaseMs: number;
 }
 
 /** A lease is short, so that another worker soon goes on where one died; yet it outlives a call and a late renewal. */
 const leaseMsMin = 5_000;
 
-function openTenants({ db, codec, primaries, log }: ReplayDeps): Map<string, Tenant> {
+function openTenants({ db, codec, primaries, wake, log }: ReplayDeps): Map<string, Tenant> {
   const owner = `${hostname()}/${process.pid}/${randomUUID()}`;
   return new Map(
     Array.from(primaries, ([tenantId, upstream]) => {
       const leaseMs = Math.max(leaseMsMin, 3 * upstream.config.timeoutMs);
       const store = createReplayStore(db, tenantId, { codec, owner, leaseMs });
-      return [tenantId, { upstream, leaseMs, store, leases: createLeaseKeeper(store, { leaseMs, log }) }];
+      const turns = createTurns({
+        upstream,
+        takeBack: (limit) => store.takeBack(upstream.id, limit),
+        wake: (laneId) => wake(tenantId, laneId),
+        log,
+      });
+      return [
+        tenantId,
+        { upstream, leaseMs, store, turns, leases: createLeaseKeeper(store, { leaseMs, log }) },
+      ];
     }),
   );
 }
@@ -134,7 +146,12 @@ async function drainLane(deps: ReplayDeps, tenants: Map<string, Tenant>, turn: T
   const tenant = tenants.get(turn.tenantId);
   if (!tenant || turn.stopping.now) return "idle";
   const log = deps.log.child({ tenantId: turn.tenantId, laneId: turn.laneId });
+  const isIn = tenant.turns.enter();
   try {
+    if (!isIn && (await tenant.store.setAside(turn.laneId))) {
+      tenant.turns.wasSetAside();
+      return "idle";
+    }
     const claim = await tenant.store.claim(turn.laneId);
     if (!claim) return "idle";
     if (!("epoch" in claim)) return claim;
@@ -143,6 +160,8 @@ async function drainLane(deps: ReplayDeps, tenants: Map<string, Tenant>, turn: T
     // What is thrown into a job is kept with it, and may tell of payload.
     log.error({ err: error }, "a lane could not be claimed");
     return { dueInMs: 1_000 + backoffMs(3, troubled) };
+  } finally {
+    if (isIn) tenant.turns.leave();
   }
 }
 

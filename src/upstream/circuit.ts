@@ -13,10 +13,19 @@ export interface Circuit {
   retryAfterMs(): number;
   /** Calls in flight that the recovery allows at the moment; Infinity once recovered. */
   inFlightMax(): number;
+  /** What it would let in at the moment, by itself. */
+  admits(): Admission;
   /** Lets a call in, or returns undefined. Every passage must be ended by exactly one of its three functions. */
   enter(): Passage | undefined;
   /** Opens now, whatever the count says. */
   trip(): void;
+}
+
+export interface Admission {
+  /** 0 while it is open; Infinity when it is closed and has recovered. */
+  calls: number;
+  /** The one call finds out whether the upstream is back. */
+  isProbe: boolean;
 }
 
 export type CircuitState = "closed" | "open" | "half-open";
@@ -112,6 +121,11 @@ export function createCircuit({
       return probing ? PROBE_WAIT_MS : 0;
     },
     inFlightMax: () => allowance,
+    admits() {
+      if (state === "closed") return { calls: allowance, isProbe: false };
+      const isOver = state === "half-open" || now() >= openUntil;
+      return { calls: isOver && !probing ? 1 : 0, isProbe: true };
+    },
     enter() {
       if (state === "open" && now() >= openUntil) change("half-open");
       if (state === "open" || probing) return undefined;

@@ -126,3 +126,6 @@ export class UpstreamError extends Error {
     this.excerpt = facts.excerpt;
   }
 }
+
+/** A call that the breaker did not let out: it says nothing about the mutation. */
+export class BreakerOpen extends UpstreamError {}

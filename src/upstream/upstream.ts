@@ -3,8 +3,8 @@ import type { Logger } from "pino";
 import type { EntityConfig, UpstreamConfig } from "../platform/config/schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { withValueAt } from "../platform/json-text.ts";
-import { createCircuit, type CircuitState, type Passage } from "./circuit.ts";
-import { UpstreamError, type Call, type Connector, type UpstreamRecord } from "./connector.ts";
+import { createCircuit, type Admission, type CircuitState, type Passage } from "./circuit.ts";
+import { BreakerOpen, UpstreamError, type Call, type Connector, type UpstreamRecord } from "./connector.ts";
 import { createLimiter } from "./limiter.ts";
 import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
 import { openRestConnector } from "./rest/rest-connector.ts";
@@ -31,6 +31,8 @@ export interface Upstream {
   /** The records that carry our reference: none, the one, or (then a person decides) several. */
   lookup(call: LookupRecord): Promise<UpstreamAnswer[]>;
   circuitState(): CircuitState;
+  /** The calls that the breaker would let in at the moment. */
+  admits(): Admission;
   /** Opens the breaker, for failures of the whole that only the engine can tell. */
   trip(): void;
   inFlight(): number;
@@ -166,6 +168,7 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
       return await Promise.all(records.map((record) => toAnswer(record, entity)));
     },
     circuitState: () => circuit.state(),
+    admits: () => circuit.admits(),
     trip: () => circuit.trip(),
     inFlight: () => limiter.inFlight(),
     waiting: () => limiter.waiting(),
@@ -176,7 +179,7 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
 const notSent = { certainty: "not-sent", disposition: "retry" } as const;
 
 function breakerOpen(retryAfterMs: number): UpstreamError {
-  return new UpstreamError("the upstream's breaker is open", { ...notSent, retryAfterMs });
+  return new BreakerOpen("the upstream's breaker is open", { ...notSent, retryAfterMs });
 }
 
 /** Makes the call and tells the breaker what it says about the upstream. What the caller stopped says nothing. */
