@@ -263,7 +263,6 @@ export async function waitFor(
   });
 }
 
-/** A lane that only met the open breaker is put aside: nothing was tried. */
 async function retryLater(
   slice: Slice,
   place: Place,
@@ -271,21 +270,26 @@ async function retryLater(
   delivery: OpenDelivery | undefined,
 ): Promise<Step> {
   const { error, history } = failed;
-  if (error instanceof BreakerOpen && !history?.possiblySent) return await stop(slice, { release: "aside" });
+  const { status, certainty, message } = error ?? {};
+  const detail = message ?? "It is not yet known whether the change took effect.";
+  const row: DeliveryWrite = {
+    ...toDelivery(slice, place, failed, delivery),
+    state: "retrying",
+    problem: problem("upstream-unavailable", detail),
+  };
+  if (error instanceof BreakerOpen) {
+    // Nothing was tried. What is written down of it otherwise must not look as if it had been.
+    const isKnown = history?.possiblySent || slice.recorded.has(place.mutationId);
+    const attempts = delivery?.attempts ?? 0;
+    return await stop(slice, { release: "aside", ...(isKnown && { delivery: { ...row, attempts } }) });
+  }
   const failures = slice.failures + 1;
   const dueInMs = backoffMs(failures, slice.upstream.config.retry, { retryAfterMs: failed.afterMs });
-  const { status, certainty, message } = error ?? {};
   slice.log.warn(
     { mutationId: place.mutationId, failures, dueInMs, status, certainty, reason: message },
     "a mutation is tried again later",
   );
-  const detail = message ?? "It is not yet known whether the change took effect.";
-  const row = toDelivery(slice, place, failed, delivery);
-  return await stop(slice, {
-    failures,
-    release: { dueInMs },
-    delivery: { ...row, state: "retrying", problem: problem("upstream-unavailable", detail) },
-  });
+  return await stop(slice, { failures, release: { dueInMs }, delivery: row });
 }
 
 /** Gives the lane back with the mutation still at its head. */
