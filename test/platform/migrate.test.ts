@@ -1,8 +1,11 @@
+import { randomUUID } from "node:crypto";
+
 import { Kysely, sql } from "kysely";
 import { afterEach, beforeEach, expect, test } from "vitest";
 
 import { openDatabase } from "../../src/platform/db.ts";
 import { migrate } from "../../src/platform/migrate.ts";
+import { readMigrations } from "../../src/platform/migration-files.ts";
 import { assertSchemaIsCurrent } from "../../src/platform/schema-version.ts";
 import type { Database } from "../../src/platform/schema.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
@@ -59,6 +62,53 @@ test.for([
     await assertSchemaIsCurrent(service, { queuesOnPostgres: false });
   },
 );
+
+test("blocks from before they named their mutations name them: each client's own, in order", async () => {
+  const { "0003_block_ids": nameMutations } = await readMigrations();
+  const superuser = openDatabase(database.superuserUrl, { poolMax: 1, onError: () => undefined });
+  await sql`set search_path to tidegate`.execute(superuser);
+  await sql`alter table inbox_block drop column ids`.execute(superuser);
+  await sql`create index mutation_key_by_seq on mutation_key (tenant_id, client_id, seq)`.execute(superuser);
+  const [mine, theirs] = [randomUUID(), randomUUID()];
+  // A gap in the seqs, and two blocks of one client.
+  const ids = await Promise.all(
+    (
+      [
+        [mine, 1],
+        [mine, 3],
+        [mine, 4],
+        [theirs, 2],
+      ] as const
+    ).map(async ([clientId, seq]) => {
+      const id = randomUUID();
+      await sql`insert into mutation_key (tenant_id, mutation_id, client_id, seq, entity, fingerprint)
+        values ('t', ${id}, ${clientId}, ${seq}, 'a', '')`.execute(superuser);
+      return id;
+    }),
+  );
+  for (const [clientId, lastSeq] of [
+    [mine, 3],
+    [mine, 4],
+    [theirs, 2],
+  ] as const) {
+    await sql`insert into inbox_block (tenant_id, client_id, last_seq, user_id, scopes, roles, request_id, key_id, payload)
+      values ('t', ${clientId}, ${lastSeq}, 'u', '{}', '{}', 'r', 'plain', '')`.execute(superuser);
+  }
+  await owner
+    .transaction()
+    .execute(async (trx) => await nameMutations!.up(trx as unknown as Kysely<unknown>));
+  const { rows } = await sql<{ client_id: string; ids: string[] }>`
+    select client_id, ids from inbox_block order by client_id = ${mine} desc, last_seq`.execute(superuser);
+  expect(rows).toEqual([
+    { client_id: mine, ids: [ids[0], ids[1]] },
+    { client_id: mine, ids: [ids[2]] },
+    { client_id: theirs, ids: [ids[3]] },
+  ]);
+  const forced = await sql<{ forced: boolean }>`select bool_and(relforcerowsecurity) as forced from pg_class
+    where oid in ('inbox_block'::regclass, 'mutation_key'::regclass)`.execute(superuser);
+  expect(forced.rows).toEqual([{ forced: true }]);
+  await superuser.destroy();
+});
 
 test("the service can change rows, and neither tables nor the ledger", async () => {
   await sql`select count(*) from client`.execute(service);
