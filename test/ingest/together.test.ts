@@ -35,5 +35,7 @@ test("of many uploads at the same moment each is judged by itself: a gap, a stra
     gateway.database,
     "select ids from inbox_block where cardinality(ids) = 2",
   );
-  expect(blocks.map(({ ids }) => ids).toSorted()).toEqual(queued.slice(0, sound.length).toSorted());
+  expect(new Set(blocks.map(({ ids }) => ids.join()))).toEqual(
+    new Set(queued.slice(0, sound.length).map((ids) => ids.join())),
+  );
 });
