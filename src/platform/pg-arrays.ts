@@ -44,7 +44,7 @@ export function textArray(texts: readonly (string | null)[]): Buffer {
 }
 
 /** `bytea[]`. */
-export function byteaArray(values: readonly Buffer[]): Buffer {
+export function byteaArray(values: readonly (Buffer | null)[]): Buffer {
   return variableArray(oids.bytea, values);
 }
 

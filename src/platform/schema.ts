@@ -13,6 +13,8 @@ export interface Database {
   inbox_block: InboxBlockTable;
   lane: LaneTable;
   delivery: DeliveryTable;
+  attempt: AttemptTable;
+  command: CommandTable;
   id_map: IdMapTable;
   record: RecordTable;
   feed_head: FeedHeadTable;
@@ -95,6 +97,7 @@ export interface LaneTable {
   owner: string | null;
   lease_until: Timestamp | null;
   aside: Generated<boolean>;
+  look_again: Generated<boolean>;
 }
 
 export type DeliveryState = "sending" | "retrying" | "waiting" | "parked" | "held";
@@ -118,6 +121,48 @@ export interface DeliveryTable {
   key_id: string | null;
   evidence: Buffer | null;
   updated_at: Timestamp;
+  op: "create" | "update" | "delete" | null;
+}
+
+/**
+ * What came of trying a mutation at an upstream. `unclear`: it may have taken effect; `stale`: another owner had the lane
+ * by then.
+ */
+export type AttemptDisposition = "applied" | "conflict" | "reject" | "retry" | "park" | "unclear" | "stale";
+
+export interface AttemptTable {
+  tenant_id: string;
+  mutation_id: string;
+  upstream_id: string;
+  begun_at: Timestamp;
+  epoch: Int8;
+  duration_ms: number;
+  disposition: AttemptDisposition;
+  sent: boolean;
+  http_status: number | null;
+  record_id: string | null;
+  worker: string;
+  request_id: string;
+  key_id: string | null;
+  excerpt: Buffer | null;
+}
+
+/** `now` is for a lane as a whole, the others are for one mutation. */
+export type CommandName = "retry" | "applied" | "reject" | "now";
+
+export interface CommandTable {
+  tenant_id: string;
+  command_id: Generated<string>;
+  upstream_id: string;
+  lane_id: string;
+  mutation_id: string | null;
+  command: CommandName;
+  record_id: string | null;
+  reason: string | null;
+  given_by: string;
+  given_at: Timestamp;
+  done_at: Timestamp | null;
+  result: string | null;
 }
 
 export interface IdMapTable {

@@ -6,6 +6,7 @@ import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, FinalStatus, StoredProblem } from "../platform/schema.ts";
 import { insertMappings, type Mapping } from "../id-map/id-map.ts";
 import { lockRecords, recordKey, type StoredRecord } from "../records/record.ts";
+import { writeAttempts, type AttemptWrite } from "./attempt.ts";
 import { readWaitingLanes, writeDeliveries, type DeliveryWrite } from "./delivery.ts";
 
 /** What one lane wants to have written: at most one mutation's outcome, and where the lane stands after it. */
@@ -24,6 +25,8 @@ export interface LaneCommit {
   delivery?: DeliveryWrite | { settled: string } | undefined;
   record?: RecordWrite | undefined;
   mapping?: Mapping | undefined;
+  /** What it was that led here, if anything was tried. */
+  attempt?: AttemptWrite | undefined;
 }
 
 /**
@@ -55,11 +58,13 @@ export type CommitResult =
 export interface CommitContext {
   codec: PayloadCodec;
   leaseMs: number;
+  /** Who drains these lanes. */
+  owner: string;
 }
 
 /**
  * Writes the outcomes of many lanes of one tenant in one transaction. A lane with a stale epoch, or whose record has
- * moved, is left out and the others go on. When it is not known whether an earlier try was committed, it may be called
+ * moved, is left out and the others go on; what a stale one had tried is kept as evidence. When it is not known whether an earlier try was committed, it may be called
  * again with the same: what was written then is not written twice.
  *
  * Locks are taken in one order: lanes, records, deliveries, keys, id map, counter; each set sorted by its key, or such
@@ -85,7 +90,7 @@ async function commitIn(
   trx: Transaction<Database>,
   tenantId: string,
   commits: LaneCommit[],
-  { codec, leaseMs }: CommitContext,
+  { codec, leaseMs, owner }: CommitContext,
 ): Promise<CommitResult[]> {
   const startedAt = performance.now();
   const written = commits.flatMap(({ record }) => record ?? []);
@@ -94,8 +99,16 @@ async function commitIn(
     lockRecords(trx, tenantId, written),
   ]);
   const { writable, results } = sortOut(commits, lanes, records, startedAt + leaseMs);
-  if (writable.length === 0) return results;
-  const { unblocked, dueInMs } = await write(trx, tenantId, writable, records, { codec, leaseMs });
+  const tried = commits.flatMap((commit, index) => attemptOf(commit, results[index]));
+  const attempts = writeAttempts(trx, tenantId, tried, { codec, owner });
+  if (writable.length === 0) {
+    await attempts;
+    return results;
+  }
+  const [{ unblocked, dueInMs }] = await Promise.all([
+    write(trx, tenantId, writable, records, { codec, leaseMs }),
+    attempts,
+  ]);
   return results.map((result, index) => {
     const { laneId, outcome } = commits[index]!;
     if (result.kind !== "done") return result;
@@ -105,6 +118,13 @@ async function commitIn(
       unblocked: unblocked.get(outcome?.mutationId ?? "") ?? [],
     };
   });
+}
+
+/** An answer that came to an owner without its lane is no outcome; yet the upstream gave it. */
+function attemptOf({ attempt, outcome }: LaneCommit, result: CommitResult | undefined): AttemptWrite[] {
+  if (!attempt || result?.kind === "moved") return [];
+  if (result?.kind !== "stale") return [attempt];
+  return [{ ...attempt, disposition: "stale", recordId: outcome?.recordId?.replaceAll("\0", "") }];
 }
 
 interface LaneState {
@@ -174,7 +194,7 @@ async function write(
   tenantId: string,
   commits: LaneCommit[],
   records: Map<string, StoredRecord>,
-  { codec, leaseMs }: CommitContext,
+  { codec, leaseMs }: Omit<CommitContext, "owner">,
 ): Promise<Written> {
   const versionOf = ({ record, outcome }: LaneCommit): number | null =>
     record ? (records.get(recordKey(record))?.version ?? 0) + 1 : (outcome?.version ?? null);

@@ -52,6 +52,7 @@ export interface EffectContext {
 
 export interface CallFacts {
   mayStart: () => void;
+  onStatus: (status: number) => void;
   signal: AbortSignal;
   actor: string;
   requestId: string;

@@ -303,7 +303,7 @@ export async function stop(
 }
 
 function toDelivery(
-  { claim }: Slice,
+  { claim, attempt }: Slice,
   place: Place,
   { error, history }: Failed,
   delivery: OpenDelivery | undefined,
@@ -320,6 +320,6 @@ function toDelivery(
     lastSentAt: possiblySent ? (history?.lastSentAt ?? null) : null,
     attempts: (delivery?.attempts ?? 0) + 1,
     problem: null,
-    evidence: error ? { status: error.status ?? null, excerpt: error.excerpt ?? null } : null,
+    evidence: error ? { status: error.status ?? null, excerpt: attempt?.excerpt ?? null } : null,
   };
 }

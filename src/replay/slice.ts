@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import { isTransient } from "../http/transient-failures.ts";
 import type { TempIdState } from "../id-map/id-map.ts";
 import type { Upstream } from "../upstream/upstream.ts";
+import type { AttemptWrite } from "./attempt.ts";
 import type { CommitResult, LaneCommit } from "./commit.ts";
 import type { Claim, ClaimedEntry } from "./lane.ts";
 import type { ReplayStore } from "./store.ts";
@@ -29,6 +30,8 @@ export interface Slice {
   blocked: Blocked[];
   /** The mutations that have a delivery row. */
   recorded: Set<string>;
+  /** What came of the last attempt, until a commit has it. */
+  attempt: AttemptWrite | undefined;
   /** Temp IDs that are known to be mapped; that never changes. */
   mapped: Map<string, Extract<TempIdState, { kind: "mapped" }>>;
 }
@@ -70,10 +73,11 @@ export async function commitSlice(
   commit: Omit<LaneCommit, "laneId" | "clientId" | "epoch" | "from">,
 ): Promise<Exclude<CommitResult, { kind: "stale" }>> {
   const { laneId, clientId, epoch } = slice.claim;
-  const whole = { laneId, clientId, epoch, from: slice.position, ...commit };
+  const whole = { laneId, clientId, epoch, from: slice.position, attempt: slice.attempt, ...commit };
   const result = await whileLeased(slice, () => slice.store.commit(whole));
   if (result.kind === "stale") throw new LaneLost(slice.claim);
   if (result.kind === "moved") return result;
+  slice.attempt = undefined;
   slice.leaseUntil = result.leaseUntil;
   slice.position = commit.position;
   slice.failures = commit.failures;
@@ -81,6 +85,15 @@ export async function commitSlice(
   if (delivery && "mutationId" in delivery) slice.recorded.add(delivery.mutationId);
   slice.events.committed({ outcome, unblocked: result.unblocked });
   return result;
+}
+
+/** Keeps an attempt that no commit will: its lane is lost, or something broke. Evidence is worth one try. */
+export async function keepAttempt({ store, log }: Slice, attempt: AttemptWrite): Promise<void> {
+  try {
+    await store.keepAttempt(attempt);
+  } catch (error) {
+    log.warn({ mutationId: attempt.mutationId, err: error }, "an attempt could not be kept");
+  }
 }
 
 /** Asks the database, or tells it, again while it is away, for as long as the lease lasts. */

@@ -1,10 +1,11 @@
 import type { RecordWrite } from "../change-feed/write.ts";
-import type { DeliveryState, StoredProblem } from "../platform/schema.ts";
+import type { AttemptDisposition, DeliveryState, StoredProblem } from "../platform/schema.ts";
 import { toTempId } from "../platform/uuid.ts";
 import { scopesOf } from "../records/scopes.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import { MappingError } from "../upstream/mapping.ts";
+import { watchCalls, type CallWatch } from "./call-watch.ts";
 import {
   createResolvers,
   deleteResolvers,
@@ -18,7 +19,7 @@ import {
 import { afterChange, judgeChange, judgeCreate, noSuchRecord, ownBase, type Target } from "./judge.ts";
 import type { OpenDelivery } from "./lane.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
-import { assertMayStart, commitSlice, databaseNow, ensureLease, type Slice } from "./slice.ts";
+import { commitSlice, databaseNow, ensureLease, keepAttempt, LaneLost, type Slice } from "./slice.ts";
 
 /** What one mutation comes to at the upstream, before it is written down. */
 export type Verdict =
@@ -40,7 +41,10 @@ export type Verdict =
   | { kind: "parked"; problem: StoredProblem; history: History; error: UpstreamError | undefined }
   | { kind: "retry"; error: UpstreamError | undefined; history: History; afterMs: number | undefined };
 
-/** Judges a prepared mutation and takes it to the upstream. @throws {LaneLost}, or what nobody foresaw. */
+/**
+ * Judges a prepared mutation and takes it to the upstream. What is kept of the attempt goes with the slice's next commit.
+ * @throws {LaneLost}, or what nobody foresaw.
+ */
 export async function replayOne(
   slice: Slice,
   ready: ReadyMutation,
@@ -48,15 +52,43 @@ export async function replayOne(
 ): Promise<Verdict> {
   const attempt = startAttempt(slice, ready, delivery);
   try {
+    const verdict = await tryOne(slice, ready, attempt);
+    slice.attempt = attempt.watch.toAttempt(dispositionOf(verdict, attempt));
+    return verdict;
+  } catch (error) {
+    const disposition = error instanceof LaneLost ? "stale" : "unclear";
+    if (attempt.watch.hasSent()) await keepAttempt(slice, attempt.watch.toAttempt(disposition));
+    throw error;
+  }
+}
+
+async function tryOne(slice: Slice, ready: ReadyMutation, attempt: Attempt): Promise<Verdict> {
+  try {
     return ready.mutation.op === "create"
       ? await replayCreate(slice, ready, attempt)
       : await replayChange(slice, ready, attempt);
   } catch (error) {
+    if (error instanceof UpstreamError) attempt.watch.failed(error);
     return toFailure(slice, ready, error, attempt);
   }
 }
 
+function dispositionOf(verdict: Verdict, { changedAt }: Attempt): AttemptDisposition {
+  switch (verdict.kind) {
+    case "applied":
+    case "conflict":
+      return verdict.kind;
+    case "rejected":
+      return "reject";
+    case "parked":
+      return verdict.problem.code === "upstream-unclear" ? "unclear" : "park";
+    case "retry":
+      return changedAt ? "unclear" : "retry";
+  }
+}
+
 interface Attempt {
+  watch: CallWatch;
   context: Omit<EffectContext, "whole" | "id" | "version" | "before">;
   delivery: OpenDelivery | undefined;
   /** When the first call of this attempt began that took effect, or may have. */
@@ -66,7 +98,9 @@ interface Attempt {
 function startAttempt(slice: Slice, ready: ReadyMutation, delivery: OpenDelivery | undefined): Attempt {
   const { mutation, author, data, tempId } = ready;
   const now = databaseNow(slice);
+  const watch = watchCalls(slice, ready);
   const attempt: Attempt = {
+    watch,
     delivery,
     changedAt: undefined,
     context: {
@@ -83,7 +117,8 @@ function startAttempt(slice: Slice, ready: ReadyMutation, delivery: OpenDelivery
       },
       nowMs: now.getTime(),
       call: {
-        mayStart: () => assertMayStart(slice),
+        mayStart: watch.mayStart,
+        onStatus: watch.onStatus,
         signal: slice.signal,
         actor: author.userId,
         requestId: author.requestId,
@@ -100,7 +135,7 @@ async function noted<T>(slice: Slice, attempt: Attempt, call: () => Promise<T>):
   const before = attempt.changedAt;
   attempt.changedAt ??= databaseNow(slice);
   try {
-    return await call();
+    return await attempt.watch.changing(call);
   } catch (error) {
     if (isUnchanged(error)) attempt.changedAt = before;
     throw error;

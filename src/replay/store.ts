@@ -7,7 +7,8 @@ import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
 import { readRecords, recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
 import { setLanesAside, takeLanesBack } from "./aside.ts";
-import { commitLanes, type CommitResult, type LaneCommit } from "./commit.ts";
+import { writeAttempts, type AttemptWrite } from "./attempt.ts";
+import { commitLanes, type CommitContext, type CommitResult, type LaneCommit } from "./commit.ts";
 import { readDependencies, type Dependency } from "./dependencies.ts";
 import { abandonLane, claimLanes, renewLeases, type Claim, type NotDue } from "./lane.ts";
 
@@ -31,6 +32,8 @@ export interface ReplayStore {
    * one lane's trouble stays its own.
    */
   commit: Batched<LaneCommit, CommitResult>;
+  /** Keeps an attempt that no commit has. */
+  keepAttempt: (attempt: AttemptWrite) => Promise<void>;
   /** Resolves with the lanes that are still ours. */
   renew: (claims: Claim[]) => Promise<Set<string>>;
   abandon: (claim: Claim, dueInMs: number) => Promise<void>;
@@ -51,7 +54,7 @@ export function createReplayStore(
   { codec, owner, leaseMs }: ReplayStoreOptions,
 ): ReplayStore {
   const commit = createBatcher<LaneCommit, Settled>(
-    (commits) => commitTogether(db, tenantId, commits, { codec, leaseMs }),
+    (commits) => commitTogether(db, tenantId, commits, { codec, leaseMs, owner }),
     { itemsMax },
   );
   return {
@@ -94,6 +97,8 @@ export function createReplayStore(
       if ("error" in settled) throw settled.error;
       return settled.result;
     },
+    keepAttempt: (attempt) =>
+      inTenant(db, tenantId, (trx) => writeAttempts(trx, tenantId, [attempt], { codec, owner })),
     renew: (claims) => renewLeases(db, tenantId, claims, leaseMs),
     abandon: (claim, dueInMs) => abandonLane(db, claim, dueInMs),
   };
@@ -105,7 +110,7 @@ async function commitTogether(
   db: Kysely<Database>,
   tenantId: string,
   commits: LaneCommit[],
-  context: { codec: PayloadCodec; leaseMs: number },
+  context: CommitContext,
 ): Promise<Settled[]> {
   try {
     const results = await commitLanes(db, tenantId, commits, context);

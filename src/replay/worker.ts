@@ -208,6 +208,7 @@ function toSlice(
     failures: claim.failures,
     blocked: blockedAtStart(claim),
     recorded: new Set(claim.deliveries.map(({ mutationId }) => mutationId)),
+    attempt: undefined,
     mapped: new Map(),
     events: {
       committed({ outcome, unblocked }) {

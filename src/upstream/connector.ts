@@ -31,6 +31,8 @@ export interface Call {
    * before the first byte is written to the socket; a throw here means that nothing was sent.
    */
   mayStart?: (() => void) | undefined;
+  /** Told the status of the answer, whatever it says. */
+  onStatus?: ((status: number) => void) | undefined;
   /** Aborts the call; it then fails as ambiguous if a byte was written. */
   signal?: AbortSignal | undefined;
   /** The acting user, for the configured header. */
@@ -101,7 +103,7 @@ export class UpstreamError extends Error {
   readonly systemic: boolean;
   readonly status: number | undefined;
   readonly retryAfterMs: number | undefined;
-  /** A short excerpt of the answer for the evidence: at most 500 characters; never logged. */
+  /** A short excerpt of the answer for the evidence: redacted, at most 500 characters; never logged. */
   readonly excerpt: string | undefined;
 
   constructor(

@@ -47,3 +47,27 @@ export async function laneOf(database: TestDatabase, clientId: string): Promise<
   if (!row) throw new Error("no such lane");
   return row;
 }
+
+export interface AttemptRow {
+  disposition: string;
+  sent: boolean;
+  http_status: number | null;
+  record_id: string | null;
+  duration_ms: number;
+  epoch: string;
+  worker: string;
+  request_id: string;
+  excerpt: string | null;
+}
+
+/** The attempts at a mutation, oldest first. */
+export async function attemptsOf(
+  database: Pick<TestDatabase, "superuserUrl">,
+  mutationId: string,
+): Promise<AttemptRow[]> {
+  return await rowsOf(
+    database,
+    `select *, convert_from(excerpt, 'UTF8') as excerpt from attempt where mutation_id = $1 order by begun_at, epoch`,
+    [mutationId],
+  );
+}

@@ -2,6 +2,7 @@ import type { EntityConfig } from "../../platform/config/schema.ts";
 import { slicesAt, textAt, valueAt } from "../../platform/json-text.ts";
 import { UpstreamError, type UpstreamRecord } from "../connector.ts";
 import type { HttpAnswer } from "../http-client.ts";
+import { excerptOf } from "../redact.ts";
 
 /**
  * The JSON text of a successful answer; undefined when it has no body.
@@ -17,11 +18,6 @@ export function jsonOf({ status, body }: HttpAnswer): string | undefined {
   } catch {
     throw unusable("the answer is not JSON", "retry", { status, excerpt: excerptOf(body) });
   }
-}
-
-/** The start of an answer, for the evidence. */
-export function excerptOf(body: Buffer): string {
-  return new TextDecoder().decode(body.subarray(0, 2000)).slice(0, 500);
 }
 
 /** The record that a create was answered with; undefined when the answer does not name it. */

@@ -3,8 +3,9 @@ import { withValueAt } from "../../platform/json-text.ts";
 import { UpstreamError, type Call, type Connector, type CreateCall, type UpdateCall } from "../connector.ts";
 import { judge, type Operation } from "../disposition.ts";
 import { openHttpClient, type HttpAnswer } from "../http-client.ts";
+import { excerptOf } from "../redact.ts";
 import { retryAfterMs } from "../retry-after.ts";
-import { createdRecord, excerptOf, knownRecord, recordsCarrying } from "./answer.ts";
+import { createdRecord, knownRecord, recordsCarrying } from "./answer.ts";
 import { absenceHeader, conditionHeader, headersOf, keyHeader } from "./headers.ts";
 import { urlsOf, type EntityUrls } from "./urls.ts";
 
@@ -48,6 +49,7 @@ export function openRestConnector(config: UpstreamConfig): Connector {
       mayStart: call.mayStart,
       signal: call.signal,
     });
+    call.onStatus?.(answer.status);
     if (answer.status < 300 || (operation === "read" && saysGone(answer.status))) return answer;
     throw failureOf(answer, operation, config);
   }
