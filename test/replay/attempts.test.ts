@@ -125,20 +125,47 @@ describe("every attempt at a mutation is kept", () => {
 });
 
 describe("an attempt that was not sent is told apart from one that was", () => {
-  test("a refused connection, and a breaker that is open", async () => {
+  const unsent = { disposition: "retry", sent: false, http_status: null, excerpt: null, duration_ms: 0 };
+
+  test("by a connection that was refused", async () => {
     await using upstream = await startScriptedUpstream();
-    const circuit = { failures: 1, cooldownMs: 60_000 };
-    await using gateway = await startGateway({ upstreams: crm(upstream.url, { upstream: { circuit } }) });
+    await using gateway = await startGateway({ upstreams: crm(upstream.url, { upstream: quiet }) });
     await upstream.stop();
-    const unsent = { disposition: "retry", sent: false, http_status: null, excerpt: null, duration_ms: 0 };
-    // The first one finds the connection refused, which opens the breaker for the others.
-    for (const phone of [newPhone(gateway), newPhone(gateway), newPhone(gateway)]) {
-      const { id } = phone.add({ op: "create", recordId: tempId() });
-      await phone.send({ wait: 0 });
-      await expect.poll(async () => await attemptsOf(gateway.database, id)).not.toEqual([]);
-      for (const attempt of await attemptsOf(gateway.database, id)) expect(attempt).toMatchObject(unsent);
-    }
-    expect(upstream.requests).toEqual([]);
+    const phone = newPhone(gateway);
+    const { id } = phone.add({ op: "create", recordId: tempId() });
+    await phone.send({ wait: 0 });
+    await expect.poll(async () => await attemptsOf(gateway.database, id)).not.toEqual([]);
+    for (const attempt of await attemptsOf(gateway.database, id)) expect(attempt).toMatchObject(unsent);
+    await upstream.start();
+    await phone.settled();
+    const last = (await attemptsOf(gateway.database, id)).at(-1);
+    expect(last).toMatchObject({ disposition: "applied", sent: true, http_status: 201 });
+  });
+
+  test("by a breaker that opened while it waited for its place", async () => {
+    await using upstream = await startScriptedUpstream();
+    const settings = { concurrency: 1, circuit: { failures: 1, cooldownMs: 60_000 } };
+    await using gateway = await startGateway({ upstreams: crm(upstream.url, { upstream: settings }) });
+    const gate = Promise.withResolvers<void>();
+    upstream.script({}, async ({ send }) => {
+      await gate.promise;
+      send({ status: 500 });
+    });
+    const phones = [newPhone(gateway), newPhone(gateway)];
+    const ids = phones.map((phone) => phone.add({ op: "create", recordId: tempId() }).id);
+    await phones[0]?.send({ wait: 0 });
+    await upstream.received({});
+    await phones[1]?.send({ wait: 0 });
+    const inHand = async () => (await laneOf(gateway.database, phones[1]?.clientId ?? "")).is_leased;
+    await expect.poll(inHand).toBe(true);
+    gate.resolve();
+    await expect.poll(async () => await attemptsOf(gateway.database, ids[1] ?? "")).toMatchObject([unsent]);
+    expect((await attemptsOf(gateway.database, ids[0] ?? ""))[0]).toMatchObject({
+      disposition: "unclear",
+      sent: true,
+      http_status: 500,
+    });
+    expect(upstream.requests).toHaveLength(1);
   });
 });
 
