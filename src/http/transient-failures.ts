@@ -16,6 +16,7 @@ const transientCodes = new Set([
   "57P02", // crash_shutdown
   "57P03", // cannot_connect_now
   "57P05", // idle_session_timeout
+  "25P03", // idle_in_transaction_session_timeout: the process stood still for a while
   "25006", // read_only_sql_transaction: the connection is to a server that was demoted
 ]);
 

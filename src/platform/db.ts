@@ -22,6 +22,12 @@ const planning = [
   "jit=off",
 ];
 
+/**
+ * A process that is stopped, or a host that is cut off, in the middle of a transaction keeps its locks, the feed's counter
+ * among them, and with that everybody of its tenant. Past this time Postgres takes them back.
+ */
+const idleInTransactionMs = 5_000;
+
 /** Opens the pool. Nothing is connected before the first query. Statements on one connection are pipelined. */
 export function openDatabase(
   connectionString: string,
@@ -33,6 +39,7 @@ export function openDatabase(
     pipeline: true,
     application_name: "tidegate",
     options: planning.map((setting) => `-c ${setting}`).join(" "),
+    idle_in_transaction_session_timeout: idleInTransactionMs,
     Client: FrugalClient,
   });
   // A connection that breaks while it is in use tells only its own listeners; without one, that ends the process.

@@ -1,0 +1,63 @@
+import { parseArgs } from "node:util";
+
+import type { Backend } from "./world/world.ts";
+
+export interface Options {
+  seeds: number[];
+  seconds: number;
+  backends: Backend[];
+  workers: number;
+  phones: number;
+  /** Share of the calls that fail at the upstream. */
+  rate: number;
+}
+
+const usage = `npm run test:faults -- [options]
+  --seed N        replay this seed alone
+  --seeds N       as many seeds as that, from --seed or a random one on (1)
+  --seconds S     how long each run is disturbed (15, at most 3600)
+  --backend B     redis, postgres or both (both)
+  --workers N     worker processes (3)
+  --phones N      phones, each a lane (24)
+  --rate R        share of the calls that fail at the upstream (0.08)`;
+
+export function readOptions(args: string[]): Options | { usage: string } {
+  const { values } = parseArgs({
+    args,
+    options: {
+      seed: { type: "string" },
+      seeds: { type: "string", default: "1" },
+      seconds: { type: "string", default: "15" },
+      backend: { type: "string", default: "both" },
+      workers: { type: "string", default: "3" },
+      phones: { type: "string", default: "24" },
+      rate: { type: "string", default: "0.08" },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) return { usage };
+  const first =
+    values.seed === undefined ? Math.floor(Math.random() * 1e6) : whole("seed", values.seed, 0, 1e9);
+  const count = whole("seeds", values.seeds, 1, 1_000);
+  return {
+    seeds: Array.from({ length: count }, (_, n) => first + n),
+    seconds: whole("seconds", values.seconds, 1, 3_600),
+    backends: backendsOf(values.backend),
+    workers: whole("workers", values.workers, 1, 16),
+    phones: whole("phones", values.phones, 2, 500),
+    rate: Math.min(1, Math.max(0, Number(values.rate))),
+  };
+}
+
+function whole(name: string, text: string, min: number, max: number): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < min || value > max)
+    throw new Error(`--${name} must be a whole number from ${min} to ${max}\n\n${usage}`);
+  return value;
+}
+
+function backendsOf(text: string): Backend[] {
+  if (text === "both") return ["postgres", "redis"];
+  if (text === "redis" || text === "postgres") return [text];
+  throw new Error(`--backend must be redis, postgres or both\n\n${usage}`);
+}

@@ -1,0 +1,114 @@
+import { classes, type CapabilityClass } from "./config.ts";
+import type { Random } from "./random.ts";
+
+/** A record that one phone creates and that it and others then change. */
+export interface PlannedRecord {
+  index: number;
+  entity: CapabilityClass;
+  phone: number;
+  /** A bare UUID. */
+  tempId: string;
+}
+
+export type Deed =
+  | { op: "create"; record: PlannedRecord; refersTo: PlannedRecord | undefined }
+  | {
+      op: "update";
+      record: PlannedRecord;
+      byServerId: boolean;
+      refersTo: PlannedRecord | undefined;
+      /** Names the phone's last mutation in `dependsOn`. */
+      dependsOnLast: boolean;
+    }
+  | { op: "delete"; record: PlannedRecord; byServerId: boolean };
+
+/** What a phone does at one moment of the run. */
+export interface Turn {
+  atMs: number;
+  phone: number;
+  deeds: Deed[];
+  waitSeconds: number;
+  /** What goes wrong between the phone and the gateway. */
+  mishap: Mishap | undefined;
+}
+
+/** `hang-up`: the phone does not wait for the answer. `twice`: two uploads at once. `again`: an old batch once more. */
+export type Mishap = { kind: "hang-up"; afterMs: number } | { kind: "twice" } | { kind: "again" };
+
+export interface Program {
+  phones: number;
+  turns: Turn[];
+  records: PlannedRecord[];
+}
+
+/**
+ * What the phones of one run do, in the order in which they think of it.
+ *
+ * A record is deleted once at most, so that a delete without a body is known in the journal. The records of class
+ * `opaque` are their phone's own: others would wait for one that is parked.
+ */
+export function planProgram(
+  random: Random,
+  { phones, seconds }: { phones: number; seconds: number },
+): Program {
+  const records: PlannedRecord[] = [];
+  const deleted = new Set<PlannedRecord>();
+  const turns: Turn[] = [];
+  for (let atMs = 0; atMs < seconds * 1_000; atMs += random.between(10, 60)) {
+    const phone = random.between(0, phones - 1);
+    const deeds = Array.from({ length: random.between(1, 6) }, () =>
+      planDeed(random, phone, { records, deleted }),
+    );
+    turns.push({ atMs, phone, deeds, waitSeconds: random.pick([0, 0, 1, 3]), mishap: planMishap(random) });
+  }
+  return { phones, turns, records };
+}
+
+interface Plan {
+  records: PlannedRecord[];
+  deleted: Set<PlannedRecord>;
+}
+
+/** Most changes go to few records, so that phones meet there. */
+const hotRecords = 24;
+
+function planDeed(random: Random, phone: number, plan: Plan): Deed {
+  const known = plan.records.filter((record) => record.entity !== "opaque" || record.phone === phone);
+  const alive = known.filter((record) => !plan.deleted.has(record) || random.chance(0.02));
+  const hot = alive.slice(-hotRecords);
+  const refersTo = known.length > 0 && random.chance(0.3) ? pickSafe(random, known) : undefined;
+  if (hot.length < 4 || random.chance(0.3)) return planCreate(random, phone, plan.records, refersTo);
+  const record = random.pick(hot);
+  const byServerId = random.chance(0.4);
+  if (random.chance(0.06) && !plan.deleted.has(record)) {
+    plan.deleted.add(record);
+    return { op: "delete", record, byServerId };
+  }
+  return { op: "update", record, byServerId, refersTo, dependsOnLast: random.chance(0.1) };
+}
+
+/** A reference to what may be parked would only hold more and more back. */
+function pickSafe(random: Random, known: PlannedRecord[]): PlannedRecord | undefined {
+  const safe = known.filter(({ entity }) => entity !== "opaque").slice(-hotRecords);
+  return safe.length === 0 ? undefined : random.pick(safe);
+}
+
+function planCreate(
+  random: Random,
+  phone: number,
+  records: PlannedRecord[],
+  refersTo: PlannedRecord | undefined,
+): Deed {
+  const record = { index: records.length, entity: random.pick(classes), phone, tempId: random.uuid() };
+  records.push(record);
+  return { op: "create", record, refersTo };
+}
+
+function planMishap(random: Random): Mishap | undefined {
+  if (!random.chance(0.25)) return undefined;
+  return random.pick<Mishap>([
+    { kind: "hang-up", afterMs: random.between(0, 40) },
+    { kind: "twice" },
+    { kind: "again" },
+  ]);
+}
