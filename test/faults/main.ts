@@ -38,16 +38,22 @@ async function main(): Promise<number> {
     return 0;
   }
   const failed: string[] = [];
+  let runs = 0;
   for (const seed of options.seeds) {
     for (const backend of options.backends) {
       if (backend === "redis" && !hasRedis()) {
         process.stdout.write("\n!!! LEFT OUT: the Redis backend, there is no redis-server on the PATH\n");
         continue;
       }
+      runs++;
       if (!(await runAndTell(options, backend, seed))) failed.push(`${backend} ${seed}`);
+      if (failed.length > 0 && options.untilFailure) return tellAll(runs, failed);
     }
   }
-  const runs = options.seeds.length * options.backends.length;
+  return tellAll(runs, failed);
+}
+
+function tellAll(runs: number, failed: string[]): number {
   process.stdout.write(failed.length === 0 ? `\nall ${runs} runs ok\n` : `\nFAILED: ${failed.join(", ")}\n`);
   return failed.length === 0 ? 0 : 1;
 }

@@ -10,6 +10,9 @@ export interface Options {
   phones: number;
   /** Share of the calls that fail at the upstream. */
   rate: number;
+  /** Only disturbances whose names contain one of these. */
+  kinds: string[];
+  untilFailure: boolean;
 }
 
 const usage = `npm run test:faults -- [options]
@@ -19,7 +22,9 @@ const usage = `npm run test:faults -- [options]
   --backend B     redis, postgres or both (both)
   --workers N     worker processes (3)
   --phones N      phones, each a lane (24)
-  --rate R        share of the calls that fail at the upstream (0.08)`;
+  --rate R        share of the calls that fail at the upstream (0.08)
+  --faults A,B    only disturbances whose names contain one of these (see test/faults/schedule.ts)
+  --until-failure end with the first run that fails`;
 
 export function readOptions(args: string[]): Options | { usage: string } {
   const { values } = parseArgs({
@@ -32,6 +37,8 @@ export function readOptions(args: string[]): Options | { usage: string } {
       workers: { type: "string", default: "3" },
       phones: { type: "string", default: "24" },
       rate: { type: "string", default: "0.08" },
+      faults: { type: "string", default: "" },
+      "until-failure": { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
   });
@@ -46,6 +53,8 @@ export function readOptions(args: string[]): Options | { usage: string } {
     workers: whole("workers", values.workers, 1, 16),
     phones: whole("phones", values.phones, 2, 500),
     rate: Math.min(1, Math.max(0, Number(values.rate))),
+    kinds: values.faults.split(","),
+    untilFailure: values["until-failure"],
   };
 }
 

@@ -32,6 +32,11 @@ export interface RunResult {
   quietAfterMs: number;
 }
 
+export type RunOptions = Omit<Options, "seeds" | "backends" | "untilFailure"> & {
+  backend: Backend;
+  seed: number;
+};
+
 /** Phones may still be sending when the faults end. */
 const flushMs = 45_000;
 /** How long calls go on failing after everything else has healed. */
@@ -41,23 +46,13 @@ const quietMs = 60_000;
 
 /** One run: a world, phones that use it, faults, then peace, then judgement. What it found is in `violations`. */
 export async function runOnce(
-  {
-    backend,
-    seed,
-    seconds,
-    workers,
-    phones: phoneCount,
-    rate,
-  }: Omit<Options, "seeds" | "backends"> & {
-    backend: Backend;
-    seed: number;
-  },
+  { backend, seed, seconds, workers, phones: phoneCount, rate, kinds }: RunOptions,
   cleanup: Cleanup,
   signal: AbortSignal,
 ): Promise<RunResult> {
   const random = randomOf(seed);
   const program = planProgram(random.fork("program"), { phones: phoneCount, seconds });
-  const schedule = planDisturbances(random.fork("faults"), { seconds, workers, backend });
+  const schedule = planDisturbances(random.fork("faults"), { seconds, workers, backend, kinds });
   const world = await openWorld({ backend, seed, workers }, cleanup);
   const violations: Violation[] = [];
   const fleet = newFleet(world, random, violations);

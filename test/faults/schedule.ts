@@ -31,16 +31,21 @@ const pastLeaseMs = [6_000, 7_500, 9_000];
 /** When what is disturbed. Heavier things come more seldom. */
 export function planDisturbances(
   random: Random,
-  { seconds, workers, backend }: { seconds: number; workers: number; backend: Backend },
+  {
+    seconds,
+    workers,
+    backend,
+    kinds,
+  }: { seconds: number; workers: number; backend: Backend; kinds: string[] },
 ): Scheduled[] {
   const list: Scheduled[] = [];
   for (let atMs = 500; atMs < seconds * 1_000; atMs += random.between(300, 2_200)) {
-    list.push({ atMs, disturbance: plan(random, workers, backend) });
+    list.push({ atMs, disturbance: plan(random, workers, backend, kinds) });
   }
   return list;
 }
 
-function plan(random: Random, workers: number, backend: Backend): Disturbance {
+function plan(random: Random, workers: number, backend: Backend, kinds: string[]): Disturbance {
   const place = random.between(0, workers - 1);
   const forMs = random.pick([200, 1_000, ...pastLeaseMs]);
   const how: Blow = random.chance(0.5)
@@ -64,7 +69,8 @@ function plan(random: Random, workers: number, backend: Backend): Disturbance {
     [backend === "redis" ? 1.5 : 0, { kind: "restart redis" }],
     [backend === "redis" ? 1 : 0, { kind: "freeze redis", forMs: random.between(200, 1_500) }],
   ];
-  return choose(random, weighted);
+  const wanted = weighted.filter(([, { kind }]) => kinds.some((part) => kind.includes(part)));
+  return choose(random, wanted);
 }
 
 function choose<T>(random: Random, weighted: [number, T][]): T {

@@ -139,13 +139,53 @@ describe("claims and commits", () => {
           applied(claim, lanes[n]?.mutationIds[0], { record: aRecord(serverId, claim.clientId) }),
         ),
       );
-      await expect.poll(async () => await blockedOnCounter()).toBe(2);
+      await expect.poll(async () => await blockedOnLock()).toBe(2);
       return commits;
     });
     expect(results.map(({ kind }) => kind).toSorted((a, b) => a.localeCompare(b))).toEqual(["done", "moved"]);
     expect(await rowsOf(database, "select version from record where server_id = $1", [serverId])).toEqual([
       { version: "1" },
     ]);
+  });
+
+  test("locks are taken in one order, whatever the order of the commits", async () => {
+    const serverIds = Array.from({ length: 12 }, (_, n) => `${String(n).padStart(2, "0")}-${randomUUID()}`);
+    const lanes = await Promise.all(serverIds.map(newLane));
+    const claims = await Promise.all(lanes.map(({ clientId }) => claimedBy(stores[0], clientId)));
+    await rowsOf(
+      database,
+      `insert into record (tenant_id, entity, server_id, version, feed_position, scopes, key_id)
+       select $1, 'activity', id, 1, 7, '{org}', 'plain' from unnest($2::text[]) as r (id)`,
+      [tenantId, serverIds],
+    );
+    const [last = "", ...others] = serverIds.toReversed();
+    const commits = claims
+      .map((claim, n) =>
+        applied(claim, lanes[n]?.mutationIds[0], {
+          record: { ...aRecord(serverIds[n] ?? "", claim.clientId), begunAt: 7 },
+        }),
+      )
+      .toReversed();
+    const holder = new Client({ connectionString: database.superuserUrl });
+    await holder.connect();
+    try {
+      await holder.query("set search_path to tidegate");
+      await holder.query("begin");
+      await holder.query("select from record where server_id = $1 for update", [last]);
+      const written = Promise.all(commits.map((commit) => stores[0].commit(commit)));
+      await expect.poll(async () => await blockedOnLock()).toBe(1);
+      // It waits for the last of them, and has all those before.
+      const free = await rowsOf(
+        database,
+        "select server_id from record where server_id = any($1) for update skip locked",
+        [others],
+      );
+      expect(free).toEqual([]);
+      await holder.query("commit");
+      expect((await written).map(({ kind }) => kind)).toEqual(commits.map(() => "done"));
+    } finally {
+      await holder.end();
+    }
   });
 
   test("a lane that begins to wait while what it waits for is being written is due at once", async () => {
@@ -182,7 +222,7 @@ describe("claims and commits", () => {
     };
     const results = await whileCounterIsHeld(async () => {
       const made = stores[0].commit(applied(making, blocker));
-      await expect.poll(async () => await blockedOnCounter()).toBe(1);
+      await expect.poll(async () => await blockedOnLock()).toBe(1);
       // The other's outcome is written, and not yet committed.
       expect(await stores[1].commit(wait)).toMatchObject({ kind: "done", dueInMs: 0 });
       return [made];
@@ -213,7 +253,7 @@ describe("claims and commits", () => {
     }
   }
 
-  async function blockedOnCounter(): Promise<number> {
+  async function blockedOnLock(): Promise<number> {
     const rows = await rowsOf(
       database,
       "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",

@@ -1,0 +1,80 @@
+/** One guard taken out of the code, and what has to notice. */
+export interface Sabotage {
+  name: string;
+  file: string;
+  /** Stands exactly once in the file. */
+  find: string;
+  replace: string;
+  /** The test that fails without the guard. */
+  test: { file: string; name: string };
+  /** How a fault run is made to meet what the guard is for. */
+  run: string[];
+}
+
+export const sabotages: Sabotage[] = [
+  {
+    name: "the egress check",
+    file: "src/replay/slice.ts",
+    find: `if (slice.isLost || !outlivesCall(slice)) throw new Error("the lease would not outlive the call");`,
+    replace: "void slice;",
+    test: {
+      file: "test/replay/takeover.test.ts",
+      name: "a worker that was stopped for longer than its lease sends and writes nothing",
+    },
+    run: ["--faults", "stop worker", "--rate", "0.25"],
+  },
+  {
+    name: "the epoch condition",
+    file: "src/replay/commit.ts",
+    find: " and l.epoch = owned.epoch",
+    replace: "",
+    test: {
+      file: "test/replay/commits.test.ts",
+      name: "an owner whose lane was taken over writes nothing",
+    },
+    run: ["--faults", "stop worker,between send and answer"],
+  },
+  {
+    name: "the take-over resolution",
+    file: "src/replay/lane.ts",
+    find: "takenOver: row.lease_ended_at === null ? undefined : sentBetween(row.lease_ended_at, leaseMs),",
+    replace: "takenOver: undefined,",
+    test: {
+      file: "test/replay/takeover.test.ts",
+      name: "a worker that is killed between its calls and their answers",
+    },
+    run: ["--faults", "kill worker,between send and answer,between answer and commit"],
+  },
+  {
+    name: "the sweeper",
+    file: "src/replay/worker.ts",
+    find: "const sweeper = startSweeper(deps);",
+    replace: "const sweeper = { stop: () => void startSweeper };",
+    test: { file: "test/replay/lost-words.test.ts", name: "what was accepted while nobody replayed" },
+    run: ["--faults", "lose all jobs,kill worker"],
+  },
+  {
+    name: "the re-read of moved records",
+    file: "src/replay/commit.ts",
+    find: "if (position !== commit.record.begunAt || taken.has(key))",
+    replace: "if (taken.has(key))",
+    test: { file: "test/replay/conflicts.test.ts", name: "two workers that see a record for the first time" },
+    run: ["--faults", "terminate backends,kill worker"],
+  },
+  {
+    name: "the quarantine",
+    file: "src/replay/effect.ts",
+    find: "if (until > context.nowMs) return",
+    replace: "if (until > Infinity) return",
+    test: { file: "test/replay/resolvers.test.ts", name: "a record that the search does not show yet" },
+    run: ["--faults", "lose all jobs", "--rate", "0.25"],
+  },
+  {
+    name: "the lock order",
+    file: "src/records/record.ts",
+    find: "order by r.entity, r.server_id for update`",
+    replace: "order by md5(r.server_id || pg_backend_pid()) for update`",
+    test: { file: "test/replay/commits.test.ts", name: "locks are taken in one order" },
+    run: ["--faults", "lose all jobs", "--phones", "48"],
+  },
+];
