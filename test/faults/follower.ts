@@ -53,7 +53,7 @@ export function follow({ apiUrl, client, random, entityOf, violation }: FollowOp
       ...(client && { clientId: client.clientId }),
       ...(cursor !== undefined && { cursor }),
     });
-    const response = await fetch(`${apiUrl}/v1/changes?${query}`, {
+    const response = await fetch(`${apiUrl}/v1/changes?${query.toString()}`, {
       headers: { authorization: `Bearer ${token}` },
       signal: AbortSignal.timeout(20_000),
     }).catch(() => undefined);

@@ -85,10 +85,7 @@ export function newPhone(fleet: Fleet, index: number): Phone {
       // What is queued while the phone is sending goes with the next batch.
       if (waiting > 0) return;
       waiting++;
-      line = line.then(async () => {
-        waiting--;
-        await sendOnce(turn.waitSeconds, turn.mishap);
-      });
+      line = sendAfter(line, turn);
     },
     async flush(timeoutMs) {
       const until = performance.now() + timeoutMs;
@@ -134,6 +131,12 @@ export function newPhone(fleet: Fleet, index: number): Phone {
     const other = deed.op === "delete" ? undefined : deed.refersTo;
     if (!other || (other.phone === index ? !owned.has(other) : !fleet.created.has(other))) return {};
     return { [`r${index}`]: `urn:uuid:${other.tempId}` };
+  }
+
+  async function sendAfter(before: Promise<void>, { waitSeconds, mishap }: Turn): Promise<void> {
+    await before;
+    waiting--;
+    await sendOnce(waitSeconds, mishap);
   }
 
   async function sendOnce(waitSeconds: number, mishap: Mishap | undefined): Promise<void> {

@@ -8,7 +8,6 @@ import type { Violation } from "./violation.ts";
 
 /** The feed in the database: positions without a gap, and each outcome and each record's last change in it once. */
 export async function judgeFeed({ postgres }: World): Promise<Violation[]> {
-  const broken = (what: string): Violation => ({ kind: "feed", what, about: [] });
   const [head] = await postgres.rows<{ head: string; highest: string; positions: string }>(
     `select coalesce((select position from feed_head), 0) as head, coalesce(max(position), 0) as highest,
        count(distinct position) as positions from feed`,
@@ -52,4 +51,8 @@ export function judgeFollower(
     violations.push({ kind: "feed", what: `a follower was not told of ${status}`, about: [queued] });
   }
   return violations;
+}
+
+function broken(what: string): Violation {
+  return { kind: "feed", what, about: [] };
 }

@@ -1,6 +1,6 @@
 import type { World } from "../world/world.ts";
 import type { Queued } from "../phone.ts";
-import type { Evidence } from "./evidence.ts";
+import type { Effect, Evidence } from "./evidence.ts";
 
 const linesMax = 60;
 
@@ -19,16 +19,18 @@ export function storyOf(queued: Queued, evidence: Evidence, { log }: Pick<World,
   return [
     `  phone ${phone.index} (${phone.clientId}, ${phone.user}) ${JSON.stringify(body)}`,
     ...calls.map((line) => `  journal ${stamp(line.at)} ${JSON.stringify(line)}`),
-    ...effects.map(({ causes: _, ...line }) => `  journal ${stamp(line.at)} ${JSON.stringify(line)}`),
-    ...others
-      .slice(-10)
-      .map(({ causes: _, ...line }) => `  same record ${stamp(line.at)} ${JSON.stringify(line)}`),
+    ...effects.map((effect) => `  journal ${told(effect)}`),
+    ...others.slice(-10).map((effect) => `  same record ${told(effect)}`),
     `  mutation_key ${JSON.stringify(evidence.keys.get(body.id))}`,
     `  delivery ${JSON.stringify(evidence.deliveries.get(body.id))}`,
     `  id_map ${JSON.stringify(evidence.idMap.find((row) => row.temp_id === record.tempId))}`,
     `  lane ${JSON.stringify(lane)}`,
     ...lines.map(({ process, at, line }) => `  ${process} ${stamp(at)} ${line}`),
   ].join("\n");
+}
+
+function told(effect: Effect): string {
+  return `${stamp(effect.at)} ${JSON.stringify({ ...effect, causes: undefined })}`;
 }
 
 function isOfLane(line: string, clientId: string): boolean {

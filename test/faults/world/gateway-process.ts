@@ -52,10 +52,10 @@ export async function startGatewayProcess(settings: GatewaySettings): Promise<Ga
   });
   child.stdout.setEncoding("utf8").on("data", take);
   child.stderr.setEncoding("utf8").on("data", take);
-  void exited.then(([code, signal]) => {
+  child.once("exit", (code, signal) => {
     process.off("exit", killNow);
-    const how = `${settings.name} ended by itself: ${String(signal ?? code)}`;
-    ready.reject(new Error(how));
+    const how = `ended by itself: ${String(signal ?? code)}`;
+    ready.reject(new Error(`${settings.name} ${how}`));
     if (!expected) settings.onCrash(settings.name, how);
   });
   const late = setTimeout(() => ready.reject(new Error(`${settings.name} does not start`)), startTimeoutMs);
