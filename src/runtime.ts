@@ -16,11 +16,14 @@ import { plainCodec } from "./platform/payload-codec.ts";
 import { openQueueBackend } from "./platform/queues.ts";
 import { assertSchemaIsCurrent } from "./platform/schema-version.ts";
 import type { Database } from "./platform/schema.ts";
+import { readOverdueLanes } from "./replay/due.ts";
 import { createReplayMetrics, type ReplayMetrics } from "./replay/metrics.ts";
-import { createWake, replayQueue } from "./replay/wake.ts";
-import { startReplayWorker } from "./replay/worker.ts";
+import { createShadowTeller } from "./replay/shadows/tell.ts";
+import { startShadowWorker, type Shadow } from "./replay/shadows/worker.ts";
+import { createWake, replayQueue, shadowQueue } from "./replay/wake.ts";
+import { startReplayWorker, type Served } from "./replay/worker.ts";
 import { openUpstream, type Upstream } from "./upstream/upstream.ts";
-import { primaryOf } from "./upstream/primary.ts";
+import { primaryOf, shadowsOf } from "./upstream/primary.ts";
 
 export interface Runtime {
   app: HttpServer;
@@ -79,23 +82,27 @@ async function open(
   const backend = await openQueueBackend({ redisUrl: environment.redisUrl, databaseUrl, onError });
   onClose(() => backend.close());
   const queue = backend.queue(replayQueue);
+  const ofShadows = hasShadows(config) ? backend.queue(shadowQueue) : undefined;
   const wake = createWake(queue, log);
   const hints = createHints();
   const registry = createMetrics();
 
   if (environment.role !== "api") {
-    const metrics = createReplayMetrics(registry, { db, tenantIds: Object.keys(config.tenants) });
-    const primaries = openPrimaries(config, metrics, log);
-    onClose(() => Promise.all(Array.from(primaries.values(), (upstream) => upstream.close())));
+    const metrics = createReplayMetrics(registry, { db, upstreamIds: upstreamIds(config) });
+    const shared = { db, codec: plainCodec, backend, hints, log, metrics };
+    const opening = { config, metrics, log, onClose };
+    const wakeShadow = ofShadows && createWake(ofShadows, log);
+    if (wakeShadow) {
+      const worker = startShadowWorker({ ...shared, wake: wakeShadow, shadows: openShadows(opening) });
+      onClose(() => worker.close());
+    }
     const worker = startReplayWorker({
-      db,
-      codec: plainCodec,
-      backend,
+      ...shared,
+      queue: replayQueue,
       wake,
-      hints,
-      log,
-      primaries,
-      metrics,
+      served: openPrimaries(opening),
+      readOverdue: (tenantId) => readOverdueLanes(db, tenantId),
+      ...(wakeShadow && { onRecord: createShadowTeller(wakeShadow, shadowIds(config)) }),
     });
     onClose(() => worker.close());
   }
@@ -108,7 +115,7 @@ async function open(
     codec: plainCodec,
     hints,
     wake,
-    queues: [queue],
+    queues: ofShadows ? [queue, ofShadows] : [queue],
     metrics: registry,
     log,
     cursorSecrets: environment.cursorSecrets,
@@ -144,12 +151,56 @@ async function readEpoch(db: Kysely<Database>): Promise<string> {
   return rows[0].epoch;
 }
 
-function openPrimaries(config: Config, metrics: ReplayMetrics, log: Logger): Map<string, Upstream> {
+interface Opening {
+  config: Config;
+  metrics: ReplayMetrics;
+  log: Logger;
+  onClose: (closer: () => Promise<unknown>) => void;
+}
+
+function openPrimaries({ config, ...opening }: Opening): Served[] {
+  return Object.entries(config.tenants).map(([tenantId, tenant]) => ({
+    tenantId,
+    upstream: openObserved(tenantId, primaryOf(tenant), opening),
+  }));
+}
+
+function openShadows({ config, ...opening }: Opening): Shadow[] {
+  return Object.entries(config.tenants).flatMap(([tenantId, tenant]) =>
+    shadowsOf(tenant).map((shadow) => ({
+      tenantId,
+      upstream: openObserved(tenantId, shadow, opening),
+      primary: primaryOf(tenant).upstream,
+    })),
+  );
+}
+
+/** Opens an upstream with limits and a breaker of its own. */
+function openObserved(
+  tenantId: string,
+  { id, upstream }: ReturnType<typeof primaryOf>,
+  { metrics, log, onClose }: Omit<Opening, "config">,
+): Upstream {
+  const opened = openUpstream(id, upstream, { log: log.child({ tenantId }) });
+  onClose(() => opened.close());
+  return metrics.observed(tenantId, opened);
+}
+
+function upstreamIds({ tenants }: Config): Map<string, string[]> {
   return new Map(
-    Object.entries(config.tenants).map(([tenantId, tenant]) => {
-      const { id, upstream } = primaryOf(tenant);
-      const opened = openUpstream(id, upstream, { log: log.child({ tenantId }) });
-      return [tenantId, metrics.observed(tenantId, opened)];
-    }),
+    Object.entries(tenants).map(([tenantId, { upstreams }]) => [tenantId, Object.keys(upstreams)]),
+  );
+}
+
+function hasShadows(config: Config): boolean {
+  return shadowIds(config).size > 0;
+}
+
+/** By tenant, for those that have one. */
+function shadowIds(config: Config): Map<string, string[]> {
+  return new Map(
+    Object.entries(config.tenants)
+      .map(([tenantId, tenant]): [string, string[]] => [tenantId, shadowsOf(tenant).map(({ id }) => id)])
+      .filter(([, ids]) => ids.length > 0),
   );
 }

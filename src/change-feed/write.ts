@@ -3,6 +3,7 @@ import { sql, type Transaction } from "kysely";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, FeedTable } from "../platform/schema.ts";
 import { recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
+import { logged, type AppliedMutation } from "./applied-log.ts";
 import { clientAudience, scopeAudience } from "./audience.ts";
 
 /** A record's new state. */
@@ -20,10 +21,17 @@ export interface RecordWrite extends RecordKey {
   /** The client whose mutation this is, and the version that it was based on. */
   changedBy: string | null;
   changedBase: number | null;
+  /** The record as it was known before; undefined or null for one that was not known. For those who follow the primary. */
+  before?: string | null;
+  /** The mutation that changed it; without one, others did. */
+  mutation?: AppliedMutation;
 }
 
 /** A record that was not known when the transaction began has been written by another since; it has to be rolled back. */
 export class RecordMoved extends Error {}
+
+/** The tenant has a shadow that follows the primary, and the changes were not logged; it has to be rolled back. */
+export class NotLogged extends Error {}
 
 export type FeedEntry = { record: RecordWrite } | { outcome: OutcomeEntry };
 
@@ -39,14 +47,16 @@ export interface OutcomeEntry {
  * counter, so it is the last statement before the commit: positions are commit order, and there are no gaps.
  *
  * @param locked the records as they are, locked by this transaction.
+ * @param isFollowed whether the tenant has a shadow: then what is written is also logged for it.
  * @throws {RecordMoved} when one of those that did not exist, and so could not be locked, exists by now.
+ * @throws {NotLogged} when the tenant has a shadow, and `isFollowed` does not say so.
  */
 export async function takePositions(
   trx: Transaction<Database>,
   tenantId: string,
   entries: FeedEntry[],
   locked: ReadonlyMap<string, StoredRecord>,
-  codec: PayloadCodec,
+  { codec, isFollowed }: { codec: PayloadCodec; isFollowed: boolean },
 ): Promise<void> {
   if (entries.length === 0) return;
   const rows = entries.flatMap((entry, index) => toFeedRows(entry, index + 1, locked));
@@ -54,11 +64,11 @@ export async function takePositions(
     "record" in entry ? [{ ...entry.record, ordinal: index + 1 }] : [],
   );
   const versions = records.map((record) => (locked.get(recordKey(record))?.version ?? 0) + 1);
-  const written = await sql<{ records: number }>`
+  const written = await sql<{ records: number; is_followed: boolean }>`
     with head as (
       insert into feed_head (tenant_id, position) values (${tenantId}, ${entries.length})
       on conflict (tenant_id) do update set position = feed_head.position + excluded.position
-      returning position - ${entries.length} as base
+      returning position - ${entries.length} as base, is_followed
     ), changed as (
       insert into record (tenant_id, entity, server_id, version, feed_position, deleted, scopes, upstream_version,
         temp_id, created_by, changed_by, changed_base, key_id, data)
@@ -81,7 +91,7 @@ export async function takePositions(
         created_by = coalesce(excluded.created_by, record.created_by), changed_by = excluded.changed_by,
         changed_base = excluded.changed_base, changed_at = now(), key_id = excluded.key_id, data = excluded.data
       where record.version = excluded.version - 1
-      returning 1
+      returning entity, server_id, temp_id
     ), told as (
       insert into feed (tenant_id, audience, position, kind, entity, record_id, mutation_id)
       select ${tenantId}, f.audience, head.base + f.ordinal, f.kind, f.entity, f.record_id, f.mutation_id
@@ -90,9 +100,13 @@ export async function takePositions(
         ${rows.map(({ kind }) => kind)}::text[], ${rows.map(({ entity }) => entity)}::text[],
         ${rows.map(({ recordId }) => recordId)}::text[], ${rows.map(({ mutationId }) => mutationId)}::uuid[]
       ) as f (ordinal, audience, kind, entity, record_id, mutation_id)
-    )
-    select count(*)::integer as records from changed`.execute(trx);
-  if (written.rows[0]?.records !== records.length) throw new RecordMoved("a record appeared meanwhile");
+    )${isFollowed && records.length > 0 ? logged(tenantId, records, codec) : sql``}
+    select count(*)::integer as records, (select is_followed from head) as is_followed from changed`.execute(
+    trx,
+  );
+  const [result] = written.rows;
+  if (result?.records !== records.length) throw new RecordMoved("a record appeared meanwhile");
+  if (result.is_followed && !isFollowed && records.length > 0) throw new NotLogged("a shadow was added");
 }
 
 interface FeedRow {

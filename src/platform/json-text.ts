@@ -38,6 +38,12 @@ export function slicesAt(text: string, start = 0): Slice[] {
 
 /** The text of the value at a JSON Pointer (RFC 6901), or undefined. The last of repeated keys counts, as in JSON.parse. */
 export function textAt(text: string, pointer: string): string | undefined {
+  const span = spanAt(text, pointer);
+  return span && text.slice(span.start, span.end);
+}
+
+/** Where the value at a JSON Pointer stands in the text. */
+export function spanAt(text: string, pointer: string): { start: number; end: number } | undefined {
   let start = skipSpace(text, 0);
   let end = endOfValue(text, start);
   for (const key of pointerKeys(pointer)) {
@@ -45,7 +51,7 @@ export function textAt(text: string, pointer: string): string | undefined {
     if (!found) return undefined;
     ({ start, end } = found);
   }
-  return text.slice(start, end);
+  return { start, end };
 }
 
 /** The value at a JSON Pointer as JavaScript sees it; undefined when there is none. */

@@ -19,6 +19,10 @@ export interface Database {
   record: RecordTable;
   feed_head: FeedHeadTable;
   feed: FeedTable;
+  applied_change: AppliedChangeTable;
+  shadow: ShadowTable;
+  shadow_seed: ShadowSeedTable;
+  shadow_record: ShadowRecordTable;
 }
 
 export interface InstallationTable {
@@ -98,6 +102,8 @@ export interface LaneTable {
   lease_until: Timestamp | null;
   aside: Generated<boolean>;
   look_again: Generated<boolean>;
+  partition: number | null;
+  follows_from: Int8 | null;
 }
 
 export type DeliveryState = "sending" | "retrying" | "waiting" | "parked" | "held";
@@ -196,6 +202,7 @@ export interface RecordTable {
 export interface FeedHeadTable {
   tenant_id: string;
   position: Int8;
+  is_followed: Generated<boolean>;
 }
 
 export interface FeedTable {
@@ -207,4 +214,54 @@ export interface FeedTable {
   record_id: string | null;
   mutation_id: string | null;
   created_at: Timestamp;
+}
+
+export interface AppliedChangeTable {
+  tenant_id: string;
+  partition: number;
+  position: Int8;
+  change_id: string;
+  entity: string;
+  server_id: string;
+  temp_id: string | null;
+  op: "create" | "update" | "delete";
+  is_foreign: boolean;
+  user_id: string | null;
+  request_id: string | null;
+  key_id: string;
+  patch: Buffer | null;
+  others: Buffer | null;
+  data: Buffer | null;
+  created_at: Timestamp;
+}
+
+export interface ShadowTable {
+  tenant_id: string;
+  upstream_id: string;
+  follows_from: Int8;
+  listed_at: Timestamp | null;
+  created_at: Timestamp;
+}
+
+export interface ShadowSeedTable {
+  tenant_id: string;
+  upstream_id: string;
+  partition: number;
+  position: Int8;
+  entity: string;
+  server_id: string;
+  is_completion: Generated<boolean>;
+}
+
+export interface ShadowRecordTable {
+  tenant_id: string;
+  upstream_id: string;
+  entity: string;
+  server_id: string;
+  own_id: string;
+  version: string | null;
+  reached: Int8;
+  deleted: boolean;
+  is_incomplete: boolean;
+  changed_at: Timestamp;
 }

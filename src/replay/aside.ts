@@ -13,11 +13,12 @@ export async function setLanesAside(
     sql<{ lane_id: string }>`
       with due as (
         select lane_id from lane
-        where tenant_id = ${tenantId} and lane_id = any(${laneIds}::text[]) and due_at <= clock_timestamp()
+        where tenant_id = ${tenantId} and lane_id = any(${laneIds}::text[])
+          and (due_at <= clock_timestamp() or (due_at is null and partition is not null))
           and (lease_until is null or lease_until <= clock_timestamp())
         order by lane_id for update
       )
-      update lane set aside = true from due
+      update lane set aside = true, due_at = coalesce(lane.due_at, clock_timestamp()) from due
       where lane.tenant_id = ${tenantId} and lane.lane_id = due.lane_id
       returning lane.lane_id`.execute(trx),
   );

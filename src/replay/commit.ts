@@ -1,13 +1,21 @@
 import { sql, type Kysely, type RawBuilder, type Transaction } from "kysely";
 
-import { RecordMoved, takePositions, type FeedEntry, type RecordWrite } from "../change-feed/write.ts";
+import {
+  NotLogged,
+  RecordMoved,
+  takePositions,
+  type FeedEntry,
+  type RecordWrite,
+} from "../change-feed/write.ts";
 import { inTenant } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, FinalStatus, StoredProblem } from "../platform/schema.ts";
 import { insertMappings, type Mapping } from "../id-map/id-map.ts";
 import { lockRecords, recordKey, type StoredRecord } from "../records/record.ts";
 import { writeAttempts, type AttemptWrite } from "./attempt.ts";
-import { readWaitingLanes, writeDeliveries, type DeliveryWrite } from "./delivery.ts";
+import { readWaitingLanes, writeDeliveries, type DeliveryWrite, type SettledDelivery } from "./delivery.ts";
+import { hasMoreToFollow } from "./shadows/log.ts";
+import { referenceOf, writeShadowRecords, type ShadowRecordWrite } from "./shadows/records.ts";
 
 /** What one lane wants to have written: at most one mutation's outcome, and where the lane stands after it. */
 export interface LaneCommit {
@@ -22,11 +30,13 @@ export interface LaneCommit {
   failures: number;
   release?: Release | undefined;
   outcome?: Outcome | undefined;
-  delivery?: DeliveryWrite | { settled: string } | undefined;
+  delivery?: DeliveryWrite | SettledDelivery | undefined;
   record?: RecordWrite | undefined;
   mapping?: Mapping | undefined;
   /** What it was that led here, if anything was tried. */
   attempt?: AttemptWrite | undefined;
+  /** What a shadow calls the record that it has followed. */
+  follow?: ShadowRecordWrite | undefined;
 }
 
 /**
@@ -60,6 +70,8 @@ export interface CommitContext {
   leaseMs: number;
   /** Who drains these lanes. */
   owner: string;
+  /** Whether the tenant has a shadow, as far as is known: the first commit that finds one says so to the others. */
+  shadows: { areKnown: boolean };
 }
 
 /**
@@ -68,7 +80,7 @@ export interface CommitContext {
  * again with the same: what was written then is not written twice.
  *
  * Locks are taken in one order: lanes, records, deliveries, keys, id map, counter; each set sorted by its key, or such
- * that only the lane's owner takes it.
+ * that only the lane's owner takes it. (What shadows call records is the last kind.)
  */
 export async function commitLanes(
   db: Kysely<Database>,
@@ -80,8 +92,9 @@ export async function commitLanes(
     try {
       return await inTenant(db, tenantId, (trx) => commitIn(trx, tenantId, commits, context));
     } catch (error) {
+      if (error instanceof NotLogged) context.shadows.areKnown = true;
       // Next time the record that has appeared is seen and locked.
-      if (!(error instanceof RecordMoved) || tries === 3) throw error;
+      else if (!(error instanceof RecordMoved) || tries === 3) throw error;
     }
   }
 }
@@ -90,7 +103,7 @@ async function commitIn(
   trx: Transaction<Database>,
   tenantId: string,
   commits: LaneCommit[],
-  { codec, leaseMs, owner }: CommitContext,
+  context: CommitContext,
 ): Promise<CommitResult[]> {
   const startedAt = performance.now();
   const written = commits.flatMap(({ record }) => record ?? []);
@@ -98,24 +111,24 @@ async function commitIn(
     lockLanes(trx, tenantId, commits),
     lockRecords(trx, tenantId, written),
   ]);
-  const { writable, results } = sortOut(commits, lanes, records, startedAt + leaseMs);
+  const { writable, results } = sortOut(commits, lanes, records, startedAt + context.leaseMs);
   const tried = commits.flatMap((commit, index) => attemptOf(commit, results[index]));
-  const attempts = writeAttempts(trx, tenantId, tried, { codec, owner });
+  const attempts = writeAttempts(trx, tenantId, tried, context);
   if (writable.length === 0) {
     await attempts;
     return results;
   }
   const [{ unblocked, dueInMs }] = await Promise.all([
-    write(trx, tenantId, writable, records, { codec, leaseMs }),
+    write(trx, tenantId, writable, records, context),
     attempts,
   ]);
   return results.map((result, index) => {
-    const { laneId, outcome } = commits[index]!;
+    const commit = commits[index]!;
     if (result.kind !== "done") return result;
     return {
       ...result,
-      dueInMs: dueInMs.get(laneId) ?? result.dueInMs,
-      unblocked: unblocked.get(outcome?.mutationId ?? "") ?? [],
+      dueInMs: dueInMs.get(commit.laneId) ?? result.dueInMs,
+      unblocked: endedBy(commit).flatMap((id) => unblocked.get(id) ?? []),
     };
   });
 }
@@ -194,13 +207,14 @@ async function write(
   tenantId: string,
   commits: LaneCommit[],
   records: Map<string, StoredRecord>,
-  { codec, leaseMs }: Omit<CommitContext, "owner">,
+  { codec, leaseMs, shadows }: CommitContext,
 ): Promise<Written> {
   const versionOf = ({ record, outcome }: LaneCommit): number | null =>
     record ? (records.get(recordKey(record))?.version ?? 0) + 1 : (outcome?.version ?? null);
-  const ended = commits.flatMap(({ outcome }) => (outcome?.isNew ? [outcome.mutationId] : []));
+  const ended = commits.flatMap(endedBy);
   const deliveries = commits.flatMap(({ delivery }) => delivery ?? []);
   const mappings = commits.flatMap(({ mapping }) => mapping ?? []);
+  const follows = commits.flatMap(({ follow }) => follow ?? []);
   const entries = commits.flatMap(toFeedEntries);
   const [, , unblocked, dueInMs] = await Promise.all([
     writeDeliveries(trx, tenantId, deliveries, codec),
@@ -209,9 +223,15 @@ async function write(
     readWaitingLanes(trx, tenantId, ended),
     moveLanes(trx, tenantId, commits, leaseMs),
     insertMappings(trx, tenantId, mappings),
-    takePositions(trx, tenantId, entries, records, codec),
+    writeShadowRecords(trx, tenantId, follows),
+    takePositions(trx, tenantId, entries, records, { codec, isFollowed: shadows.areKnown }),
   ]);
   return { unblocked, dueInMs };
+}
+
+/** What others may have waited for: a mutation, or in a shadow a record. */
+function endedBy({ outcome, follow }: LaneCommit): string[] {
+  return [...(outcome?.isNew ? [outcome.mutationId] : []), ...(follow ? [referenceOf(follow)] : [])];
 }
 
 function toFeedEntries({ record, outcome, clientId }: LaneCommit): FeedEntry[] {
@@ -248,7 +268,10 @@ async function moveLanes(
       aside = moved.release = 'aside',
       due_at = case
         when moved.release in ('keep', 'aside') then lane.due_at
-        when moved.release = 'done' then case when lane.tail > moved.position then clock_timestamp() end
+        when moved.release = 'done' then case
+          when case when lane.partition is null then lane.tail > moved.position
+            else ${hasMoreToFollow(sql`moved.position`)} end
+          then clock_timestamp() end
         when moved.release = 'later' then ${waits.length === 0 ? dueLater : dueWhenEnded(tenantId, waits, dueLater)}
       end
     from unnest(${moves.map(({ laneId }) => laneId)}::text[], ${moves.map(({ position }) => position)}::bigint[],

@@ -24,25 +24,37 @@ export interface DeliveryWrite {
   evidence: { status: number | null; excerpt: string | null } | null;
 }
 
+/** The row of a mutation that has ended at an upstream is removed. */
+export interface SettledDelivery {
+  settled: string;
+  upstreamId: string;
+}
+
 /** Writes where mutations stand, and removes the rows of those that are settled. At most two statements. */
 export async function writeDeliveries(
   trx: Transaction<Database>,
   tenantId: string,
-  writes: (DeliveryWrite | { settled: string })[],
+  writes: (DeliveryWrite | SettledDelivery)[],
   codec: PayloadCodec,
 ): Promise<void> {
   const open = writes.flatMap((write) => ("settled" in write ? [] : [write]));
-  const settled = writes.flatMap((write) => ("settled" in write ? [write.settled] : []));
+  const settled = writes.flatMap((write) => ("settled" in write ? [write] : []));
   await Promise.all([
     settled.length > 0 && removeDeliveries(trx, tenantId, settled),
     open.length > 0 && upsertDeliveries(trx, tenantId, open, codec),
   ]);
 }
 
-async function removeDeliveries(trx: Transaction<Database>, tenantId: string, ids: string[]): Promise<void> {
-  await sql`delete from delivery where tenant_id = ${tenantId} and mutation_id = any(${ids}::uuid[])`.execute(
-    trx,
-  );
+async function removeDeliveries(
+  trx: Transaction<Database>,
+  tenantId: string,
+  settled: SettledDelivery[],
+): Promise<void> {
+  await sql`
+    delete from delivery using unnest(${settled.map(({ upstreamId }) => upstreamId)}::text[],
+      ${settled.map(({ settled: id }) => id)}::uuid[]) as s (upstream_id, mutation_id)
+    where delivery.tenant_id = ${tenantId} and delivery.upstream_id = s.upstream_id
+      and delivery.mutation_id = s.mutation_id`.execute(trx);
 }
 
 async function upsertDeliveries(

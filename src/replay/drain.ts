@@ -19,7 +19,16 @@ import { replayOne } from "./step.ts";
 /** What is to be done about a lane after a slice of it: look again after a time, or wait for a wake. */
 export type Next = { dueInMs: number } | "idle";
 
+/** Takes one entry of the log to the upstream and writes down what it came to. */
+export type ReplayEntry<Entry = ClaimedEntry> = (
+  slice: Slice,
+  entry: Entry,
+  isLast: boolean,
+) => Promise<Step>;
+
 export interface SliceBounds {
+  /** What is done with each entry; by default what the clients of a primary asked for. */
+  replay?: ReplayEntry;
   mutationsMax: number;
   timeMs: number;
   /** Asked between two mutations: whether the process wants to stop. */
@@ -35,7 +44,7 @@ export interface SliceBounds {
  */
 export async function drainSlice(
   slice: Slice,
-  { mutationsMax, timeMs, isStopping }: SliceBounds,
+  { replay = replayEntry, mutationsMax, timeMs, isStopping }: SliceBounds,
 ): Promise<Next> {
   const until = performance.now() + timeMs;
   const entries = slice.entries.slice(0, mutationsMax);
@@ -44,7 +53,7 @@ export async function drainSlice(
     const isOpen = index > 0 || !slice.claim.takenOver;
     if (isOpen && (isStopping() || performance.now() > until)) break;
     const isLast = index === entries.length - 1;
-    const step = await replayEntry(slice, entry, isLast);
+    const step = await replay(slice, entry, isLast);
     if (isLast || step.kind === "stopped") return toNext(step);
   }
   return toNext(await stop(slice, { release: "done" }));
@@ -76,7 +85,7 @@ async function tellRejection(
   return await pass(slice, { outcome: { mutationId: id, status: "rejected", isNew: false } }, place, isLast);
 }
 
-async function settleUnsent(
+export async function settleUnsent(
   slice: Slice,
   { id: mutationId, seq }: Mutation,
   prepared: Exclude<Prepared, { kind: "ready" }>,
@@ -113,7 +122,10 @@ function keysOf(prepared: Exclude<Prepared, { kind: "ready" }>): Partial<Place> 
  * What is known of earlier attempts. The head of a lane that its last owner never released may have been sent, unless
  * the upstream is one for which an intent is written down before each call, and none was.
  */
-function deliveryOf({ claim, entries, upstream }: Slice, mutation: Mutation): OpenDelivery | undefined {
+export function deliveryOf(
+  { claim, entries, upstream }: Slice,
+  mutation: Mutation,
+): OpenDelivery | undefined {
   const delivery = claim.deliveries.find(({ mutationId }) => mutationId === mutation.id);
   const isOpaque = upstream.entity(mutation.entity)?.[mutation.op].class === "opaque";
   if (isOpaque)

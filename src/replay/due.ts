@@ -8,20 +8,19 @@ export interface OverdueLane {
   overdueMs: number;
 }
 
+/** A lane whose wake is on its way is not overdue yet. */
+export const overdueMs = 2_000;
+const limit = 1_000;
+
 /**
- * Lanes of a tenant that have been due for a while, and that nobody drains or has put aside, oldest first.
- *
- * @param overdueMs spares the lanes whose wake is just on its way.
+ * The primary's lanes of a tenant that have been due for a while, and that nobody drains or has put aside, oldest first.
  */
-export async function readOverdueLanes(
-  db: Kysely<Database>,
-  tenantId: string,
-  { overdueMs, limit }: { overdueMs: number; limit: number },
-): Promise<OverdueLane[]> {
+export async function readOverdueLanes(db: Kysely<Database>, tenantId: string): Promise<OverdueLane[]> {
   const rows = await inTenant(db, tenantId, async (trx) => {
     const found = await sql<{ lane_id: string; overdue_ms: number }>`
       select lane_id, extract(epoch from now() - due_at)::float8 * 1000 as overdue_ms from lane
-      where tenant_id = ${tenantId} and due_at <= now() - ${overdueMs}::integer * interval '1 millisecond' and not aside
+      where tenant_id = ${tenantId} and partition is null and not aside
+        and due_at <= now() - ${overdueMs}::integer * interval '1 millisecond'
         and (lease_until is null or lease_until <= now())
       order by due_at limit ${limit}`.execute(trx);
     return found.rows;

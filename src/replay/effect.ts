@@ -54,8 +54,8 @@ export interface CallFacts {
   mayStart: () => void;
   onStatus: (status: number) => void;
   signal: AbortSignal;
-  actor: string;
-  requestId: string;
+  actor: string | undefined;
+  requestId: string | undefined;
   idempotencyKey: string;
 }
 

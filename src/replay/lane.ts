@@ -1,15 +1,18 @@
 import { sql, type Kysely, type Transaction } from "kysely";
 
 import { decodeBlock, type LogEntry } from "../inbox/block.ts";
+import type { Mutation } from "../inbox/mutation.ts";
 import { inTenant } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, DeliveryState } from "../platform/schema.ts";
+import { readFollowed, toFollowed, type FollowedRow } from "./shadows/log.ts";
 
 /** The right to drain a lane, for as long as the lease lasts, under one epoch. */
 export interface Claim {
   tenantId: string;
   laneId: string;
   upstreamId: string;
+  /** Whose log it is; of a shadow's lane, its own ID. */
   clientId: string;
   epoch: number;
   position: number;
@@ -23,6 +26,8 @@ export interface Claim {
   leaseUntil: number;
   /** The log after the position, as far as one slice reads it. */
   blocks: BlockRow[];
+  /** The same of a shadow's lane. */
+  followed: FollowedRow[];
   /** The client's mutations that did not go straight through, in order. */
   deliveries: OpenDelivery[];
 }
@@ -39,9 +44,31 @@ export interface NotDue {
 }
 
 /** A place in the log with what ingest stored beside it. */
-export type ClaimedEntry = LogEntry & { author: Author };
+export type ClaimedEntry = (LogEntry & { author: Author }) | FollowedEntry;
 
-/** Who made a batch, as its token said it. */
+/** A place in the log of what the primary took, or of what a shadow is seeded with. */
+export interface FollowedEntry {
+  /** What the mutation changed, with its position in this log as its seq and the server ID as its record ID. */
+  mutation: Mutation;
+  /** Who made it; nobody is named by an empty user ID. */
+  author: Author;
+  change: {
+    /** The UUID by which the record can be looked up in the shadow: its temp ID, or one of ours. */
+    reference: string;
+    /** Others made it in the primary. */
+    isForeign: boolean;
+    /** It only sets what a seed had to leave out. */
+    isCompletion: boolean;
+    /** The position in the log whose state of the record this is. */
+    reached: number;
+    /** The change together with what others had changed by then; undefined when they had not. */
+    others: string | undefined;
+    /** The record afterwards; undefined when it was deleted. */
+    whole: string | undefined;
+  };
+}
+
+/** Who made a batch, as its token said it. Nobody in particular has an empty user ID. */
 export interface Author {
   userId: string;
   scopes: string[];
@@ -70,6 +97,8 @@ export interface ClaimContext {
   leaseMs: number;
   /** How much of a log one slice reads at once; a single larger block is read all the same. */
   sliceBytesMax: number;
+  /** Whose lanes: another's are never claimed. */
+  role: "primary" | "shadow";
 }
 
 /**
@@ -88,17 +117,19 @@ export async function claimLanes(
   const found = await inTenant(db, tenantId, async (trx) => {
     const claimed = await claimRows(trx, tenantId, laneIds, context);
     const clientIds = claimed.map(({ client_id }) => client_id);
-    const [blocks, deliveries, notDue] = await Promise.all([
-      readBlocks(trx, tenantId, claimed, context.sliceBytesMax),
+    const [blocks, followed, deliveries, notDue] = await Promise.all([
+      context.role === "primary" ? readBlocks(trx, tenantId, claimed, context.sliceBytesMax) : [],
+      context.role === "shadow" ? readFollowed(trx, tenantId, claimed, context.sliceBytesMax) : [],
       readDeliveries(trx, tenantId, clientIds),
       claimed.length < laneIds.length ? readNotDue(trx, tenantId, laneIds) : new Map<string, NotDue>(),
     ]);
-    return { claimed, blocks, deliveries, notDue };
+    return { claimed, blocks, followed, deliveries, notDue };
   });
   const results = new Map<string, Claim | NotDue>(found.notDue);
   for (const row of found.claimed) {
     const loaded = {
       blocks: found.blocks.filter(({ client_id }) => client_id === row.client_id),
+      followed: found.followed.filter(({ lane_id }) => lane_id === row.lane_id),
       deliveries: found.deliveries.filter(
         (d) => d.client_id === row.client_id && d.upstream_id === row.upstream_id,
       ),
@@ -127,20 +158,24 @@ async function claimRows(
   trx: Transaction<Database>,
   tenantId: string,
   laneIds: string[],
-  { owner, leaseMs }: ClaimContext,
+  { owner, leaseMs, role }: ClaimContext,
 ): Promise<LaneRow[]> {
+  const isShadow = role === "shadow";
   const { rows } = await sql<LaneRow>`
     with free as (
       select lane_id, lease_until as lease_ended_at from lane
       where tenant_id = ${tenantId} and lane_id = any(${laneIds}::text[])
-        and due_at <= clock_timestamp() and (lease_until is null or lease_until <= clock_timestamp())
+        and (partition is not null) = ${isShadow}
+        and (due_at <= clock_timestamp() or (due_at is null and ${isShadow}))
+        and (lease_until is null or lease_until <= clock_timestamp())
       order by lane_id for update
     )
     update lane set epoch = lane.epoch + 1, owner = ${owner}, aside = false,
+      due_at = coalesce(lane.due_at, clock_timestamp()),
       lease_until = clock_timestamp() + ${leaseMs}::integer * interval '1 millisecond'
     from free
     where lane.tenant_id = ${tenantId} and lane.lane_id = free.lane_id
-    returning lane.lane_id, lane.upstream_id, lane.client_id, lane.epoch, lane.position, lane.failures,
+    returning lane.lane_id, lane.upstream_id, coalesce(lane.client_id, lane.lane_id::uuid) as client_id, lane.epoch, lane.position, lane.failures,
       free.lease_ended_at, clock_timestamp() as now`.execute(trx);
   return rows;
 }
@@ -223,7 +258,7 @@ async function readDeliveries(
 function toClaim(
   tenantId: string,
   row: LaneRow,
-  loaded: { blocks: BlockRow[]; deliveries: DeliveryRow[] },
+  loaded: { blocks: BlockRow[]; followed: FollowedRow[]; deliveries: DeliveryRow[] },
   { leaseMs }: ClaimContext,
   startedAt: number,
 ): Claim {
@@ -239,6 +274,7 @@ function toClaim(
     clock: { databaseMs: row.now.getTime(), monotonicMs: performance.now() },
     leaseUntil: startedAt + leaseMs,
     blocks: loaded.blocks,
+    followed: loaded.followed,
     deliveries: loaded.deliveries.map(toOpenDelivery),
   };
 }
@@ -252,7 +288,8 @@ function sentBetween(leaseEndedAt: Date, leaseMs: number): SentBetween {
 }
 
 /** What a claim has to replay, in order. @throws when a block can't be decoded; that is one lane's trouble. */
-export function entriesOf({ blocks, position }: Claim, codec: PayloadCodec): ClaimedEntry[] {
+export function entriesOf({ blocks, followed, position }: Claim, codec: PayloadCodec): ClaimedEntry[] {
+  if (followed.length > 0) return toFollowed(followed, codec);
   return blocks.flatMap((block) => {
     const { user_id: userId, scopes, roles, request_id: requestId, received_at: receivedAt } = block;
     const author = { userId, scopes, roles, requestId, receivedAt };

@@ -12,6 +12,7 @@ import type {
   UpdateRecord,
   Upstream,
 } from "../upstream/upstream.ts";
+import { registerUpstreamGauges } from "./upstream-gauges.ts";
 
 /** What replay tells Prometheus. The labels are names out of the configuration, and closed lists. */
 export interface ReplayMetrics {
@@ -25,7 +26,7 @@ export interface ReplayMetrics {
 
 export function createReplayMetrics(
   registry: Registry,
-  { db, tenantIds }: { db: Kysely<Database>; tenantIds: readonly string[] },
+  { db, upstreamIds }: { db: Kysely<Database>; upstreamIds: ReadonlyMap<string, readonly string[]> },
 ): ReplayMetrics {
   const registers = [registry];
   const settled = new Counter({
@@ -47,7 +48,8 @@ export function createReplayMetrics(
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
     registers,
   });
-  registerLaneGauges(registry, db, tenantIds);
+  registerLaneGauges(registry, db, [...upstreamIds.keys()]);
+  registerUpstreamGauges(registry, db, upstreamIds);
   return {
     settled: (tenant, upstream, status) => settled.inc({ tenant, upstream, status }),
     failed: (tenant, upstream, disposition) => failed.inc({ tenant, upstream, disposition }),
@@ -96,10 +98,9 @@ function timed<C extends Call, T>(
 interface LaneFigures {
   due: number;
   oldestHeadSeconds: number;
-  parked: number;
 }
 
-/** Several scrapers, and the three gauges of one scrape, share a look. */
+/** Several scrapers, and the gauges of one scrape, share a look. */
 const figuresAgeMsMax = 5_000;
 
 function registerLaneGauges(registry: Registry, db: Kysely<Database>, tenantIds: readonly string[]): void {
@@ -124,13 +125,12 @@ function registerLaneGauges(registry: Registry, db: Kysely<Database>, tenantIds:
     });
     registry.registerMetric(own);
   };
-  gauge("tidegate_lanes_due", "Lanes with something to replay now.", ({ due }) => due);
+  gauge("tidegate_lanes_due", "Lanes of clients with something to replay now.", ({ due }) => due);
   gauge(
     "tidegate_oldest_head_age_seconds",
     "How long ago the oldest mutation was accepted that is at the head of a lane; 0 when there is none.",
     ({ oldestHeadSeconds }) => oldestHeadSeconds,
   );
-  gauge("tidegate_mutations_parked", "Mutations that a person has to decide about.", ({ parked }) => parked);
 }
 
 async function readFigures(
@@ -140,15 +140,15 @@ async function readFigures(
   const figures = new Map<string, LaneFigures>();
   for (const tenantId of tenantIds) {
     const { rows } = await inTenant(db, tenantId, (trx) =>
-      sql<{ due: number; oldest_head_seconds: number; parked: number }>`
+      sql<{ due: number; oldest_head_seconds: number }>`
         select count(*) filter (where l.due_at <= now())::integer as due,
-          coalesce(extract(epoch from now() - min(head.received_at)), 0)::float8 as oldest_head_seconds,
-          (select count(*) from delivery where tenant_id = ${tenantId} and state = 'parked')::integer as parked
+          coalesce(extract(epoch from now() - min(head.received_at)), 0)::float8 as oldest_head_seconds
         from (
           select client_id, position, due_at from lane
-          where tenant_id = ${tenantId} and due_at is not null and not aside
+          where tenant_id = ${tenantId} and due_at is not null and not aside and partition is null
           union all
-          select client_id, position, due_at from lane where tenant_id = ${tenantId} and aside
+          select client_id, position, due_at from lane
+          where tenant_id = ${tenantId} and aside and partition is null
         ) l
         left join lateral (
           select received_at from inbox_block b
@@ -157,8 +157,7 @@ async function readFigures(
         ) head on true`.execute(trx),
     );
     const [row] = rows;
-    if (row)
-      figures.set(tenantId, { due: row.due, oldestHeadSeconds: row.oldest_head_seconds, parked: row.parked });
+    if (row) figures.set(tenantId, { due: row.due, oldestHeadSeconds: row.oldest_head_seconds });
   }
   return figures;
 }

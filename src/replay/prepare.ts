@@ -78,7 +78,8 @@ interface Names {
 
 const unknown: TempIdState = { kind: "unmapped", creates: [] };
 
-async function resolve(slice: Slice, tempIds: string[]): Promise<Map<string, TempIdState>> {
+/** What is known of temp IDs; those that are mapped are remembered for the slice. */
+export async function resolve(slice: Slice, tempIds: string[]): Promise<Map<string, TempIdState>> {
   const open = tempIds.filter((tempId) => !slice.mapped.has(tempId));
   const found: Map<string, TempIdState> =
     open.length > 0 ? await whileLeased(slice, () => slice.store.resolve(open)) : new Map();

@@ -6,11 +6,11 @@ import { BreakerOpen, UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
 import { backoffMs } from "./backoff.ts";
 import type { LaneCommit, Outcome } from "./commit.ts";
-import type { DeliveryWrite } from "./delivery.ts";
+import type { DeliveryWrite, SettledDelivery } from "./delivery.ts";
 import type { History } from "./effect.ts";
 import type { OpenDelivery } from "./lane.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
-import { commitSlice, ensureLease, whileLeased, type Slice } from "./slice.ts";
+import { commitSlice, ensureLease, isShadow, whileLeased, type Slice } from "./slice.ts";
 import { unmappable, type Verdict } from "./step.ts";
 
 /** How a mutation leaves the slice: passed by the lane, or still at its head with the lane given back. */
@@ -104,7 +104,7 @@ async function settleChanged(
 }
 
 /** What only a person can settle, of the reasons why an effect could not be written down. */
-function faultOf(error: unknown): StoredProblem | undefined {
+export function faultOf(error: unknown): StoredProblem | undefined {
   if (error instanceof MappingError) return unmappable;
   if (error instanceof TempIdTaken) {
     return problem("temp-id-in-use", "Two creates of this temp ID took effect at the same moment.");
@@ -154,13 +154,15 @@ async function readAgain(
     upstreamVersion: answer?.version ?? null,
     scopes: data === null ? (stored?.scopes ?? record.scopes) : scopesOf(config.scopes, data),
     ...(stored && { changedBase: null }),
+    before: stored?.data ?? null,
+    ...(record.mutation && { mutation: { ...record.mutation, isCrossed: true } }),
   };
 }
 
 /** Lets the lane pass a mutation. Undefined when its record has moved: nothing was written then. */
 async function tryPass(
   slice: Slice,
-  commit: Partial<Pick<LaneCommit, "outcome" | "delivery" | "record" | "mapping">>,
+  commit: Partial<Pick<LaneCommit, "outcome" | "delivery" | "record" | "mapping" | "follow">>,
   { seq }: Place,
   isLast: boolean,
 ): Promise<Step | undefined> {
@@ -176,7 +178,7 @@ async function tryPass(
 /** Lets the lane pass a mutation without writing a record. */
 export async function pass(
   slice: Slice,
-  commit: Partial<Pick<LaneCommit, "outcome" | "delivery">>,
+  commit: Partial<Pick<LaneCommit, "outcome" | "delivery" | "follow">>,
   place: Place,
   isLast: boolean,
 ): Promise<Step> {
@@ -194,8 +196,8 @@ export function toOutcome(
 }
 
 /** Removes what was recorded of a mutation on its way. */
-export function closing({ recorded }: Slice, { mutationId }: Place): { settled: string } | undefined {
-  return recorded.has(mutationId) ? { settled: mutationId } : undefined;
+export function closing({ recorded, claim }: Slice, { mutationId }: Place): SettledDelivery | undefined {
+  return recorded.has(mutationId) ? { settled: mutationId, upstreamId: claim.upstreamId } : undefined;
 }
 
 export interface Failed {
@@ -258,12 +260,13 @@ export async function waitFor(
   const row = toDelivery(slice, place, unsent, delivery);
   return await stop(slice, {
     failures,
-    release: { dueInMs, waitsFor: blockedBy },
+    // A shadow waits for a record, not for a mutation.
+    release: isShadow(slice) ? { dueInMs } : { dueInMs, waitsFor: blockedBy },
     delivery: { ...row, state: "waiting", blockedBy },
   });
 }
 
-async function retryLater(
+export async function retryLater(
   slice: Slice,
   place: Place,
   failed: Failed & { afterMs: number | undefined },

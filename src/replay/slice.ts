@@ -38,7 +38,7 @@ export interface Slice {
 
 /** What a slice tells about what it did, when it is done. */
 export interface SliceEvents {
-  committed: (commit: { outcome: LaneCommit["outcome"]; unblocked: string[] }) => void;
+  committed: (commit: Pick<LaneCommit, "outcome" | "record"> & { unblocked: string[] }) => void;
   /** An attempt at a mutation failed. */
   failed: (disposition: "retry" | "conflict" | "reject" | "park") => void;
 }
@@ -55,6 +55,10 @@ export class LaneLost extends Error {
   constructor({ laneId }: Claim) {
     super(`lane ${laneId} was taken over`);
   }
+}
+
+export function isShadow({ upstream }: Pick<Slice, "upstream">): boolean {
+  return upstream.config.role === "shadow";
 }
 
 /** Now, on the database's clock: another process may go on where this one stopped, and clocks of hosts differ. */
@@ -74,6 +78,8 @@ export async function commitSlice(
 ): Promise<Exclude<CommitResult, { kind: "stale" }>> {
   const { laneId, clientId, epoch } = slice.claim;
   const whole = { laneId, clientId, epoch, from: slice.position, attempt: slice.attempt, ...commit };
+  // Clients never see how a shadow fares.
+  if (isShadow(slice)) delete whole.outcome;
   const result = await whileLeased(slice, () => slice.store.commit(whole));
   if (result.kind === "stale") throw new LaneLost(slice.claim);
   if (result.kind === "moved") return result;
@@ -81,9 +87,9 @@ export async function commitSlice(
   slice.leaseUntil = result.leaseUntil;
   slice.position = commit.position;
   slice.failures = commit.failures;
-  const { delivery, outcome } = commit;
+  const { delivery, outcome, record } = commit;
   if (delivery && "mutationId" in delivery) slice.recorded.add(delivery.mutationId);
-  slice.events.committed({ outcome, unblocked: result.unblocked });
+  slice.events.committed({ outcome, record, unblocked: result.unblocked });
   return result;
 }
 

@@ -1,3 +1,4 @@
+import type { AppliedMutation } from "../change-feed/applied-log.ts";
 import type { RecordWrite } from "../change-feed/write.ts";
 import type { AttemptDisposition, DeliveryState, StoredProblem } from "../platform/schema.ts";
 import { toTempId } from "../platform/uuid.ts";
@@ -16,7 +17,15 @@ import {
   type EffectContext,
   type History,
 } from "./effect.ts";
-import { afterChange, judgeChange, judgeCreate, noSuchRecord, ownBase, type Target } from "./judge.ts";
+import {
+  afterChange,
+  judgeChange,
+  judgeCreate,
+  noSuchRecord,
+  ownBase,
+  type Judgement,
+  type Target,
+} from "./judge.ts";
 import type { OpenDelivery } from "./lane.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
 import { commitSlice, databaseNow, ensureLease, keepAttempt, LaneLost, type Slice } from "./slice.ts";
@@ -41,18 +50,29 @@ export type Verdict =
   | { kind: "parked"; problem: StoredProblem; history: History; error: UpstreamError | undefined }
   | { kind: "retry"; error: UpstreamError | undefined; history: History; afterMs: number | undefined };
 
+/** Whether a mutation may be made, and what is known of the record that it changes. */
+export interface Judges {
+  create: (ready: ReadyMutation) => StoredProblem | undefined;
+  change: (...asked: Parameters<typeof judgeChange>) => Promise<Judgement>;
+}
+
+const rules: Judges = { create: judgeCreate, change: judgeChange };
+
 /**
  * Judges a prepared mutation and takes it to the upstream. What is kept of the attempt goes with the slice's next commit.
+ *
+ * @param judges by default the tenant's rules, which are for what clients ask of the primary.
  * @throws {LaneLost}, or what nobody foresaw.
  */
 export async function replayOne(
   slice: Slice,
   ready: ReadyMutation,
   delivery: OpenDelivery | undefined,
+  judges: Judges = rules,
 ): Promise<Verdict> {
   const attempt = startAttempt(slice, ready, delivery);
   try {
-    const verdict = await tryOne(slice, ready, attempt);
+    const verdict = await tryOne(slice, ready, attempt, judges);
     slice.attempt = attempt.watch.toAttempt(dispositionOf(verdict, attempt));
     return verdict;
   } catch (error) {
@@ -62,11 +82,16 @@ export async function replayOne(
   }
 }
 
-async function tryOne(slice: Slice, ready: ReadyMutation, attempt: Attempt): Promise<Verdict> {
+async function tryOne(
+  slice: Slice,
+  ready: ReadyMutation,
+  attempt: Attempt,
+  judges: Judges,
+): Promise<Verdict> {
   try {
     return ready.mutation.op === "create"
-      ? await replayCreate(slice, ready, attempt)
-      : await replayChange(slice, ready, attempt);
+      ? await replayCreate(slice, ready, attempt, judges)
+      : await replayChange(slice, ready, attempt, judges);
   } catch (error) {
     if (error instanceof UpstreamError) attempt.watch.failed(error);
     return toFailure(slice, ready, error, attempt);
@@ -120,8 +145,8 @@ function startAttempt(slice: Slice, ready: ReadyMutation, delivery: OpenDelivery
         mayStart: watch.mayStart,
         onStatus: watch.onStatus,
         signal: slice.signal,
-        actor: author.userId,
-        requestId: author.requestId,
+        actor: author.userId || undefined,
+        requestId: author.requestId || undefined,
         idempotencyKey: mutation.id,
       },
       change: (call) => noted(slice, attempt, call),
@@ -156,8 +181,13 @@ function historyAfter(slice: Slice, { context: { history }, changedAt }: Attempt
   };
 }
 
-async function replayCreate(slice: Slice, ready: ReadyMutation, attempt: Attempt): Promise<Verdict> {
-  const fault = judgeCreate(ready);
+async function replayCreate(
+  slice: Slice,
+  ready: ReadyMutation,
+  attempt: Attempt,
+  judges: Judges,
+): Promise<Verdict> {
+  const fault = judges.create(ready);
   if (fault) return { kind: "rejected", problem: fault };
   const { config, serverId, tempId, data } = ready;
   await beforeSending(slice, ready, attempt, config.create.class === "opaque");
@@ -197,11 +227,12 @@ async function withoutId(slice: Slice, ready: ReadyMutation, attempt: Attempt): 
 
 function created(
   { claim }: Slice,
-  { mutation, config, tempId, data }: ReadyMutation,
+  ready: ReadyMutation,
   serverId: string,
   answer: UpstreamAnswer | undefined,
   history: History,
 ): Verdict {
+  const { mutation, config, tempId, data } = ready;
   const after = answer?.data ?? data;
   const record: RecordWrite = {
     entity: mutation.entity,
@@ -214,11 +245,26 @@ function created(
     createdBy: claim.clientId,
     changedBy: claim.clientId,
     changedBase: 0,
+    mutation: toApplied(ready),
   };
   return { kind: "applied", serverId, record, version: undefined, history };
 }
 
-async function replayChange(slice: Slice, ready: ReadyMutation, attempt: Attempt): Promise<Verdict> {
+function toApplied({
+  mutation: { id, op, data = "{}" },
+  author,
+  data: asSent,
+}: ReadyMutation): AppliedMutation {
+  const { userId, requestId } = author;
+  return { id, op, userId, requestId, patch: op === "delete" ? undefined : { asMeant: data, asSent } };
+}
+
+async function replayChange(
+  slice: Slice,
+  ready: ReadyMutation,
+  attempt: Attempt,
+  judges: Judges,
+): Promise<Verdict> {
   const { mutation, serverId = "", config } = ready;
   const read = async (): Promise<UpstreamAnswer | undefined> => {
     await ensureLease(slice);
@@ -226,7 +272,7 @@ async function replayChange(slice: Slice, ready: ReadyMutation, attempt: Attempt
   };
   const readUnseen = (): Promise<UpstreamAnswer | undefined> => read().catch(noneIfRefused);
   const wasAllowed = attempt.delivery?.wasAllowed ?? false;
-  const judgement = await judgeChange(slice, ready, readUnseen, { wasAllowed });
+  const judgement = await judges.change(slice, ready, readUnseen, { wasAllowed });
   if (judgement.kind === "rejected") return judgement;
   if (judgement.kind === "gone") return goneBefore(serverId, ready, attempt);
   const { target } = judgement;
@@ -344,7 +390,8 @@ function toVerdict(
   const history = historyAfter(slice, attempt);
   switch (effect.kind) {
     case "applied": {
-      const changed = toChanged(slice, ready, target, effect.answer);
+      const isCrossed = attempt.context.history.possiblySent;
+      const changed = toChanged(slice, ready, target, { answer: effect.answer, isCrossed });
       return { ...changed, kind: "applied", serverId: ready.serverId ?? "", history };
     }
     case "conflict":
@@ -367,7 +414,7 @@ function toChanged(
   { claim }: Slice,
   ready: ReadyMutation,
   target: Target | undefined,
-  answer: UpstreamAnswer | undefined,
+  { answer, isCrossed }: { answer: UpstreamAnswer | undefined; isCrossed: boolean },
 ): Change {
   if (!target) throw new Error("a change without its record");
   const { mutation, config } = ready;
@@ -384,6 +431,9 @@ function toChanged(
     createdBy: null,
     changedBy: claim.clientId,
     changedBase: ownBase(claim.clientId, target.stored),
+    before: target.data,
+    // An earlier call may have been the one that took effect, before what others did since.
+    mutation: { ...toApplied(ready), isCrossed },
   };
   return { record, version: undefined };
 }
@@ -411,6 +461,7 @@ function toCurrent(
     createdBy: null,
     changedBy: null,
     changedBase: null,
+    before: target.data,
   };
   return { record, version: undefined };
 }

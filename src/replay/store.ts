@@ -11,6 +11,14 @@ import { writeAttempts, type AttemptWrite } from "./attempt.ts";
 import { commitLanes, type CommitContext, type CommitResult, type LaneCommit } from "./commit.ts";
 import { readDependencies, type Dependency } from "./dependencies.ts";
 import { abandonLane, claimLanes, renewLeases, type Claim, type NotDue } from "./lane.ts";
+import {
+  readAbsences,
+  readSeededBefore,
+  readShadowRecords,
+  type Absence,
+  type AbsentRecord,
+  type ShadowRecord,
+} from "./shadows/records.ts";
 
 /**
  * The database as a tenant's lanes use it. What many lanes ask for at the same moment goes in one transaction, and one
@@ -27,6 +35,12 @@ export interface ReplayStore {
   /** How mutations that others name in `dependsOn` ended, by id. */
   readDependencies: Batched<string[], Map<string, Dependency>>;
   readRecord: Batched<RecordKey, StoredRecord | undefined>;
+  /** What is known of records in the shadow, by `recordKey`. */
+  readShadowRecords: Batched<RecordKey[], Map<string, ShadowRecord>>;
+  /** What may still bring records that the shadow does not have, in the order given. */
+  readAbsences: (absent: AbsentRecord[]) => Promise<Absence[]>;
+  /** Of records, by `recordKey`, those that the shadow is seeded with before a position. */
+  readSeededBefore: (asked: { keys: RecordKey[]; position: number }) => Promise<Set<string>>;
   /**
    * Writes one lane's commit with those of others. When a shared transaction fails, each lane's is tried alone, so that
    * one lane's trouble stays its own.
@@ -43,6 +57,7 @@ export interface ReplayStoreOptions {
   codec: PayloadCodec;
   owner: string;
   leaseMs: number;
+  upstream: { id: string; role: "primary" | "shadow" };
 }
 
 const sliceBytesMax = 1024 * 1024;
@@ -51,16 +66,16 @@ const itemsMax = 200;
 export function createReplayStore(
   db: Kysely<Database>,
   tenantId: string,
-  { codec, owner, leaseMs }: ReplayStoreOptions,
+  { codec, owner, leaseMs, upstream }: ReplayStoreOptions,
 ): ReplayStore {
+  const context = { codec, leaseMs, owner, shadows: { areKnown: false } };
   const commit = createBatcher<LaneCommit, Settled>(
-    (commits) => commitTogether(db, tenantId, commits, { codec, leaseMs, owner }),
+    (commits) => commitTogether(db, tenantId, commits, context),
     { itemsMax },
   );
+  const claiming = { owner, leaseMs, sliceBytesMax, role: upstream.role };
   return {
-    claim: createBatcher((laneIds) => claimLanes(db, tenantId, laneIds, { owner, leaseMs, sliceBytesMax }), {
-      itemsMax,
-    }),
+    claim: createBatcher((laneIds) => claimLanes(db, tenantId, laneIds, claiming), { itemsMax }),
     setAside: createBatcher(
       async (laneIds) => {
         const aside = await setLanesAside(db, tenantId, laneIds);
@@ -92,6 +107,20 @@ export function createReplayStore(
       },
       { itemsMax },
     ),
+    readShadowRecords: createBatcher(
+      async (lists) => {
+        const keys = [...new Map(lists.flat().map((key) => [recordKey(key), key])).values()];
+        const records = await inTenant(db, tenantId, (trx) =>
+          readShadowRecords(trx, tenantId, upstream.id, keys),
+        );
+        return lists.map(() => records);
+      },
+      { itemsMax },
+    ),
+    readAbsences: (absent) =>
+      inTenant(db, tenantId, (trx) => readAbsences(trx, tenantId, upstream.id, absent)),
+    readSeededBefore: (asked) =>
+      inTenant(db, tenantId, (trx) => readSeededBefore(trx, tenantId, upstream.id, asked)),
     commit: async (item) => {
       const settled = await commit(item);
       if ("error" in settled) throw settled.error;

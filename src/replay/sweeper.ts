@@ -1,12 +1,8 @@
-import { readOverdueLanes } from "./due.ts";
 import type { ReplayDeps } from "./worker.ts";
 
 const everyMs = 5_000;
-/** A lane whose wake is on its way is not overdue yet. */
-const overdueMs = 2_000;
 /** By now an ordinary wake would have been heard; what absorbed it has to be overcome. */
 const longOverdueMs = 5_000;
-const lanesMax = 1_000;
 const urgentMax = 100;
 
 /**
@@ -14,23 +10,25 @@ const urgentMax = 100;
  * as active.
  */
 export function startSweeper({
-  db,
   wake,
   log,
-  primaries,
-}: Pick<ReplayDeps, "db" | "wake" | "log" | "primaries">): { stop: () => void } {
+  tenantIds,
+  readOverdue,
+}: Pick<ReplayDeps, "wake" | "log" | "readOverdue"> & { tenantIds: readonly string[] }): {
+  stop: () => void;
+} {
   let timer: NodeJS.Timeout | undefined;
   let isStopped = false;
 
   async function sweepTenant(tenantId: string): Promise<void> {
-    const lanes = await readOverdueLanes(db, tenantId, { overdueMs, limit: lanesMax });
+    const lanes = await readOverdue(tenantId);
     const urgent = lanes.filter((lane) => lane.overdueMs > longOverdueMs).slice(0, urgentMax);
     for (const lane of lanes) if (!urgent.includes(lane)) wake(tenantId, lane.laneId);
     await Promise.all(urgent.map(({ laneId }) => wake.now(tenantId, laneId)));
   }
 
   async function sweep(): Promise<void> {
-    for (const tenantId of primaries.keys()) {
+    for (const tenantId of tenantIds) {
       try {
         await sweepTenant(tenantId);
       } catch (error) {

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import type { JobQueue } from "../platform/queues.ts";
 
 export const replayQueue = "replay";
+export const shadowQueue = "shadow";
 
 /** Says "look at this lane". Best effort: what gets lost is found by the sweeper. */
 export interface Wake {

@@ -8,28 +8,44 @@ import { clientHint, type Hints } from "../platform/hints.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { QueueBackend } from "../platform/queues.ts";
 import type { Database } from "../platform/schema.ts";
+import type { RecordKey } from "../records/record.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import { backoffMs } from "./backoff.ts";
-import { blockedAtStart, drainSlice, type Next } from "./drain.ts";
-import { makeDue } from "./due.ts";
+import { blockedAtStart, drainSlice, type Next, type ReplayEntry } from "./drain.ts";
+import { makeDue, type OverdueLane } from "./due.ts";
 import { entriesOf, type Claim } from "./lane.ts";
 import { createLeaseKeeper, type LeaseKeeper } from "./lease-keeper.ts";
 import type { ReplayMetrics } from "./metrics.ts";
-import { LaneLost, type Slice } from "./slice.ts";
+import { isShadow, LaneLost, type Slice } from "./slice.ts";
 import { createReplayStore, type ReplayStore } from "./store.ts";
 import { startSweeper } from "./sweeper.ts";
 import { createTurns, lanesPerCall, type Turns } from "./turns.ts";
-import { replayQueue, type Wake } from "./wake.ts";
+import type { Wake } from "./wake.ts";
+
+/** An upstream whose lanes a worker drains. */
+export interface Served {
+  tenantId: string;
+  upstream: Upstream;
+  /** A shadow's lanes. Without them: all of the tenant's clients, of which there is one upstream. */
+  laneIds?: readonly string[];
+  /** What is done with each entry of a lane; by default what the clients of a primary asked for. */
+  replay?: ReplayEntry;
+}
 
 export interface ReplayDeps {
   db: Kysely<Database>;
   codec: PayloadCodec;
   backend: QueueBackend;
+  /** The queue of the lanes' jobs. */
+  queue: string;
   wake: Wake;
   hints: Hints;
   log: Logger;
-  /** Each tenant's primary. */
-  primaries: ReadonlyMap<string, Upstream>;
+  served: readonly Served[];
+  /** Finds the lanes that nobody woke. */
+  readOverdue: (tenantId: string) => Promise<OverdueLane[]>;
+  /** Called when a change of a record is committed. */
+  onRecord?: (tenantId: string, key: RecordKey) => void;
   metrics: ReplayMetrics;
 }
 
@@ -58,18 +74,18 @@ export function startReplayWorker(deps: ReplayDeps): ReplayWorker {
   const { backend, log } = deps;
   const stop = new AbortController();
   const stopping = { now: false };
-  const tenants = openTenants(deps);
+  const posts = openPosts(deps);
   const worker = backend.worker(
-    replayQueue,
+    deps.queue,
     async ({ data }) => {
       const { tenantId = "", laneId = "" } = data;
-      const next = await drainLane(deps, tenants, { tenantId, laneId, signal: stop.signal, stopping });
+      const next = await drainLane(deps, posts, { tenantId, laneId, signal: stop.signal, stopping });
       if (next === "idle") return;
       if (next.dueInMs > 0) throw new LaneDue(next.dueInMs);
       deps.wake(tenantId, laneId);
     },
     {
-      concurrency: lanesInHand(deps.primaries),
+      concurrency: lanesInHand(deps.served),
       settings: {
         backoffStrategy: (_attempts, _type, error) =>
           error instanceof LaneDue ? Math.ceil(error.dueInMs) : 1_000,
@@ -79,57 +95,72 @@ export function startReplayWorker(deps: ReplayDeps): ReplayWorker {
       stalledInterval: 15_000,
     },
   );
-  const sweeper = startSweeper(deps);
+  const tenantIds = [...new Set(deps.served.map(({ tenantId }) => tenantId))];
+  const sweeper = startSweeper({ ...deps, tenantIds });
   return {
     async close() {
       stopping.now = true;
       sweeper.stop();
-      for (const { turns } of tenants.values()) turns.stop();
+      for (const { turns } of posts.all) turns.stop();
       const cut = setTimeout(() => stop.abort(), stopGraceMs);
       await worker.close();
       clearTimeout(cut);
-      for (const { leases } of tenants.values()) leases.stop();
-      log.info("replay has stopped");
+      for (const { leases } of posts.all) leases.stop();
+      log.info({ queue: deps.queue }, "replay has stopped");
     },
   };
 }
 
 /** A place for every lane that may be in hand: no upstream's lanes take those of another. */
-function lanesInHand(primaries: ReadonlyMap<string, Upstream>): number {
+function lanesInHand(served: readonly Served[]): number {
   let calls = 0;
-  for (const { config } of primaries.values()) calls += config.concurrency;
+  for (const { upstream } of served) calls += upstream.config.concurrency;
   return Math.min(2_048, Math.max(32, lanesPerCall * calls));
 }
 
-interface Tenant {
-  upstream: Upstream;
+/** Where the lanes of one upstream are drained. */
+interface Post extends Served {
   store: ReplayStore;
   leases: LeaseKeeper;
   turns: Turns;
   leaseMs: number;
 }
 
+interface Posts {
+  all: readonly Post[];
+  of: (tenantId: string, laneId: string) => Post | undefined;
+}
+
 /** A lease is short, so that another worker soon goes on where one died; yet it outlives a call and a late renewal. */
 const leaseMsMin = 5_000;
 
-function openTenants({ db, codec, primaries, wake, log }: ReplayDeps): Map<string, Tenant> {
+function openPosts({ db, codec, served, wake, log }: ReplayDeps): Posts {
   const owner = `${hostname()}/${process.pid}/${randomUUID()}`;
-  return new Map(
-    Array.from(primaries, ([tenantId, upstream]) => {
-      const leaseMs = Math.max(leaseMsMin, 3 * upstream.config.timeoutMs);
-      const store = createReplayStore(db, tenantId, { codec, owner, leaseMs });
-      const turns = createTurns({
-        upstream,
-        takeBack: (limit) => store.takeBack(upstream.id, limit),
-        wake: (laneId) => wake(tenantId, laneId),
-        log,
-      });
-      return [
-        tenantId,
-        { upstream, leaseMs, store, turns, leases: createLeaseKeeper(store, { leaseMs, log }) },
-      ];
-    }),
+  const all = served.map((one): Post => {
+    const { tenantId, upstream } = one;
+    const { id, config } = upstream;
+    const leaseMs = Math.max(leaseMsMin, 3 * config.timeoutMs);
+    const store = createReplayStore(db, tenantId, {
+      codec,
+      owner,
+      leaseMs,
+      upstream: { id, role: config.role },
+    });
+    const turns = createTurns({
+      upstream,
+      takeBack: (limit) => store.takeBack(id, limit),
+      wake: (laneId) => wake(tenantId, laneId),
+      log,
+    });
+    return { ...one, leaseMs, store, turns, leases: createLeaseKeeper(store, { leaseMs, log }) };
+  });
+  const byLane = new Map(
+    all.flatMap((post) => (post.laneIds ?? []).map((laneId) => [laneId, post] as const)),
   );
+  const byTenant = new Map(
+    all.filter(({ laneIds }) => !laneIds).map((post) => [post.tenantId, post] as const),
+  );
+  return { all, of: (tenantId, laneId) => byLane.get(laneId) ?? byTenant.get(tenantId) };
 }
 
 interface Turn {
@@ -142,40 +173,41 @@ interface Turn {
 /** When to look again after a failure that has nothing to do with the upstream. */
 const troubled = { baseMs: 1_000, capMs: 60_000 };
 
-async function drainLane(deps: ReplayDeps, tenants: Map<string, Tenant>, turn: Turn): Promise<Next> {
-  const tenant = tenants.get(turn.tenantId);
-  if (!tenant || turn.stopping.now) return "idle";
+async function drainLane(deps: ReplayDeps, posts: Posts, turn: Turn): Promise<Next> {
+  const post = posts.of(turn.tenantId, turn.laneId);
+  if (!post || turn.stopping.now) return "idle";
   const log = deps.log.child({ tenantId: turn.tenantId, laneId: turn.laneId });
-  const isIn = tenant.turns.enter();
+  const isIn = post.turns.enter();
   try {
-    if (!isIn && (await tenant.store.setAside(turn.laneId))) {
-      tenant.turns.wasSetAside();
+    if (!isIn && (await post.store.setAside(turn.laneId))) {
+      post.turns.wasSetAside();
       return "idle";
     }
-    const claim = await tenant.store.claim(turn.laneId);
+    const claim = await post.store.claim(turn.laneId);
     if (!claim) return "idle";
     if (!("epoch" in claim)) return claim;
-    return await drainClaim(deps, tenant, turn, claim, log.child({ epoch: claim.epoch }));
+    return await drainClaim(deps, post, turn, claim, log.child({ epoch: claim.epoch }));
   } catch (error) {
     // What is thrown into a job is kept with it, and may tell of payload.
     log.error({ err: error }, "a lane could not be claimed");
     return { dueInMs: 1_000 + backoffMs(3, troubled) };
   } finally {
-    if (isIn) tenant.turns.leave();
+    if (isIn) post.turns.leave();
   }
 }
 
 async function drainClaim(
   deps: ReplayDeps,
-  tenant: Tenant,
+  post: Post,
   { signal, stopping }: Turn,
   claim: Claim,
   log: Logger,
 ): Promise<Next> {
   try {
-    const slice = toSlice(deps, { ...tenant, claim, log, signal });
-    return await tenant.leases.keep(slice, () =>
+    const slice = toSlice(deps, { ...post, claim, log, signal });
+    return await post.leases.keep(slice, () =>
       drainSlice(slice, {
+        ...(post.replay && { replay: post.replay }),
         mutationsMax: sliceMutationsMax,
         timeMs: sliceTimeMs,
         isStopping: () => stopping.now,
@@ -188,7 +220,7 @@ async function drainClaim(
     }
     log.error({ err: error }, "a slice of a lane failed");
     const dueInMs = Math.max(50, backoffMs(claim.failures + 1, troubled));
-    await tenant.store.abandon(claim, dueInMs);
+    await post.store.abandon(claim, dueInMs);
     return { dueInMs };
   }
 }
@@ -211,8 +243,9 @@ function toSlice(
     attempt: undefined,
     mapped: new Map(),
     events: {
-      committed({ outcome, unblocked }) {
-        if (outcome) deps.hints.give(clientHint(tenantId, clientId));
+      committed({ outcome, record, unblocked }) {
+        if (record) deps.onRecord?.(tenantId, record);
+        if (outcome && !isShadow(turn)) deps.hints.give(clientHint(tenantId, clientId));
         if (outcome?.isNew) deps.metrics.settled(tenantId, upstream.id, outcome.status);
         if (unblocked.length > 0) void unblock(deps, tenantId, unblocked);
       },

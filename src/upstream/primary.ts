@@ -9,3 +9,13 @@ export function primaryOf({ upstreams }: Pick<TenantConfig, "upstreams">): {
     if (upstream.role === "primary") return { id, upstream };
   throw new Error("a tenant without a primary passed the check of the configuration");
 }
+
+/** The tenant's shadows. */
+export function shadowsOf({ upstreams }: Pick<TenantConfig, "upstreams">): {
+  id: string;
+  upstream: UpstreamConfig;
+}[] {
+  return Object.entries(upstreams)
+    .filter(([, upstream]) => upstream.role === "shadow")
+    .map(([id, upstream]) => ({ id, upstream }));
+}

@@ -25,7 +25,12 @@ describe("claims and commits", () => {
     const open = () => openDatabase(database.serviceUrl, { poolMax: 4, onError: () => undefined });
     dbs = [open(), open()];
     const [one, two] = dbs.map((db, n) =>
-      createReplayStore(db, tenantId, { codec: plainCodec, owner: `worker-${n}`, leaseMs }),
+      createReplayStore(db, tenantId, {
+        codec: plainCodec,
+        owner: `worker-${n}`,
+        leaseMs,
+        upstream: { id: "crm", role: "primary" },
+      }),
     );
     stores = [one!, two!];
   });

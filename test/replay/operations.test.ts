@@ -69,7 +69,7 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
           `tidegate_attempts_failed_total{${labels},disposition="park"} 1`,
           `tidegate_upstream_call_duration_seconds_count{${labels},operation="create",result="failed"} 4`,
           `tidegate_upstream_call_duration_seconds_count{${labels},operation="create",result="answered"} 1`,
-          'tidegate_mutations_parked{tenant="ours"} 1',
+          `tidegate_mutations_parked{${labels}} 1`,
           'tidegate_lanes_due{tenant="ours"} 0',
         ]) {
           expect(text).toContain(line);

@@ -2,12 +2,13 @@ import jsonata from "jsonata";
 
 import { didYouMean } from "./did-you-mean.ts";
 import type { Path, Report } from "./report.ts";
-import type { EntityConfig, OperationConfig } from "./schema.ts";
+import type { EntityConfig, OperationConfig, UpstreamConfig } from "./schema.ts";
 
 interface EntityAt {
   path: Path;
   /** All entities of the upstream, which references may name. */
   entityNames: string[];
+  role: UpstreamConfig["role"];
   report: Report;
 }
 
@@ -78,9 +79,13 @@ function checkJsonata(expression: string, path: Path, report: Report): void {
   }
 }
 
-function checkSupported(entity: EntityConfig, { path, report }: EntityAt): void {
+function checkSupported(entity: EntityConfig, { path, role, report }: EntityAt): void {
+  // A shadow that did not pair what it holds would get all of it once more.
+  if (role === "shadow" && "match" in entity)
+    report.problem([...path, "match"], "this version does not pair records that a shadow held before yet");
   if (report.sound(path, "conflict") && entity.conflict !== "reject")
     report.problem([...path, "conflict"], "this version knows `reject` only");
   for (const key of ["list", "match", "reconcile"] as const)
-    if (key in entity) report.warning([...path, key], "this version does not act on it yet");
+    if (key in entity && !(key === "match" && role === "shadow"))
+      report.warning([...path, key], "this version does not act on it yet");
 }

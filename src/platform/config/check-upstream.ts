@@ -35,7 +35,7 @@ function checkUpstream(upstream: UpstreamConfig, path: Path, report: Report): vo
   const entities = mapsIn(upstream.entities);
   const entityNames = entities.map(([name]) => name);
   for (const [name, entity] of entities)
-    checkEntity(entity, { path: [...path, "entities", name], entityNames, report });
+    checkEntity(entity, { path: [...path, "entities", name], entityNames, role: upstream.role, report });
 }
 
 /** Also refuses what this version can't do yet: a key that is accepted and not acted on would be a lie. */
@@ -48,9 +48,8 @@ function checkConnector(upstream: UpstreamConfig, path: Path, report: Report): v
   else if (!("kind" in upstream)) report.problem(path, "needs `kind`");
   if (upstream.kind === "odata")
     report.problem([...path, "kind"], "this version does not speak OData yet; it knows `rest`");
-  if (upstream.role === "shadow")
-    report.problem([...path, "role"], "this version does not replay into shadows yet; it knows `primary`");
-  else if ("follow" in upstream) report.problem([...path, "follow"], "is for shadows, and this is not one");
+  if (upstream.role !== "shadow" && "follow" in upstream)
+    report.problem([...path, "follow"], "is for shadows, and this is not one");
   if (upstream.auth?.type === "oauth2ClientCredentials")
     report.problem(
       [...path, "auth", "type"],

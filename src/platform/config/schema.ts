@@ -172,7 +172,7 @@ export const EntityConfig = Type.Object(
     ),
     match: Type.Optional(
       jsonPointer(
-        "Pairs records that existed in several upstreams before. This version does not act on it yet.",
+        "Pairs records that existed in several upstreams before. This version does not act on it yet; in a shadow it is refused.",
       ),
     ),
     references: Type.Optional(
@@ -259,7 +259,7 @@ export const UpstreamConfig = Type.Object(
   {
     role: Type.Enum(["primary", "shadow"], {
       description:
-        "primary: the system of record, one for each tenant. This version does not know `shadow` yet.",
+        "primary: the system of record, one for each tenant. shadow: a further system that follows what the primary took.",
     }),
     kind: Type.Optional(
       Type.Enum(["rest", "odata"], { description: "The protocol. This version knows `rest`." }),

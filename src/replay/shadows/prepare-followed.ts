@@ -1,0 +1,220 @@
+import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.ts";
+import { isObject, slicesAt } from "../../platform/json-text.ts";
+import { recordKey, type RecordKey } from "../../records/record.ts";
+import type { Target } from "../judge.ts";
+import type { FollowedEntry } from "../lane.ts";
+import { problem, resolve, type Prepared, type ReadyMutation } from "../prepare.ts";
+import { whileLeased, type Slice } from "../slice.ts";
+import {
+  recordsNamedIn,
+  tempIdsIn,
+  withoutNames,
+  withoutOwnFields,
+  withOwnNames,
+  type Names,
+} from "./own-names.ts";
+import { referenceOf, type ShadowRecord } from "./records.ts";
+
+/** A change in the shadow's own names, ready to be sent. */
+export interface ReadyChange {
+  kind: "ready";
+  ready: ReadyMutation;
+  /** For changes: the record afterwards, and the shadow's version of it. */
+  target: Target;
+  key: RecordKey;
+  /** The position of the state that the shadow has then. */
+  reached: number;
+  /** References were left out that come later. */
+  isIncomplete: boolean;
+}
+
+type Unready = Exclude<Prepared, { kind: "ready" }>;
+export type PreparedChange = ReadyChange | Unready | { kind: "nothing" };
+
+const nothing = { kind: "nothing" } as const;
+
+/** What is to be done in the shadow, before its names are put in. */
+interface Plan {
+  entry: FollowedEntry;
+  key: RecordKey;
+  op: "create" | "update" | "delete";
+  config: EntityConfig;
+  own: ShadowRecord | undefined;
+  /** The record for a create, the patch for an update. */
+  data: string;
+  /** The record afterwards. */
+  whole: string;
+}
+
+/**
+ * Finds out what a change means in the shadow: nothing, if it has it already; the create of the whole record, if it does
+ * not have the record; and what it has to wait for.
+ */
+export async function prepareFollowed(
+  slice: Slice,
+  entry: FollowedEntry,
+  primary: UpstreamConfig,
+): Promise<PreparedChange> {
+  const { mutation, change } = entry;
+  const { upstream } = slice;
+  const declared = upstream.entity(mutation.entity);
+  if (!declared || (change.isForeign && upstream.config.follow !== true)) return nothing;
+  const atPrimary = primary.entities[mutation.entity];
+  const references = declared.references ?? atPrimary?.references;
+  // The rules of who may write are the primary's.
+  const { write: _, ...unruled } = declared;
+  const config: EntityConfig = { ...unruled, ...(references && { references }) };
+  const key = { entity: mutation.entity, serverId: mutation.recordId };
+  const own = (await readShadowRecords(slice, [key])).get(recordKey(key));
+  const plan = planOf(slice, { entry, key, config, own }, atPrimary);
+  if (!plan || !config[plan.op].enabled) return nothing;
+  const blocker = slice.blocked.find((earlier) => earlier.recordKey === recordKey(key));
+  if (blocker) return { kind: "held", blockedBy: blocker.mutationId, ...keysOf(plan) };
+  return await named(slice, plan);
+}
+
+async function readShadowRecords(slice: Slice, keys: RecordKey[]): Promise<Map<string, ShadowRecord>> {
+  return await whileLeased(slice, () => slice.store.readShadowRecords(keys));
+}
+
+/** Undefined when there is nothing to do. */
+function planOf(
+  { upstream }: Slice,
+  found: Pick<Plan, "entry" | "key" | "config" | "own">,
+  atPrimary: EntityConfig | undefined,
+): Plan | undefined {
+  const { mutation, change } = found.entry;
+  const own = found.own?.deleted === false ? found.own : undefined;
+  if (own && own.reached >= change.reached) return undefined;
+  if (change.isCompletion && !own?.isIncomplete) return undefined;
+  const bare = (text: string): string => withoutOwnFields(text, atPrimary);
+  const whole = bare(change.whole ?? "{}");
+  const plan = { ...found, own, whole };
+  if (mutation.op === "delete" || change.whole === undefined) {
+    return own && mutation.op === "delete" ? { ...plan, op: "delete", data: "{}" } : undefined;
+  }
+  if (!own) {
+    const data = mutation.op === "create" ? bare(mutation.data ?? change.whole) : whole;
+    return { ...plan, op: "create", data };
+  }
+  const followed = upstream.config.follow === true ? change.others : undefined;
+  const data = bare(followed ?? mutation.data ?? change.whole);
+  const changesNothing = isObject(data) && slicesAt(data).length === 0;
+  return changesNothing ? undefined : { ...plan, op: "update", data };
+}
+
+/** The change in the shadow's names, or what it has to wait for. */
+async function named(slice: Slice, plan: Plan): Promise<PreparedChange> {
+  const { records, named: referred } = await referencesOf(slice, plan);
+  const found = await readShadowRecords(slice, referred);
+  const names: Names = { records, ownIds: ownIdsOf(slice, referred, found) };
+  const isOwn = (key: RecordKey): boolean => recordKey(key) === recordKey(plan.key);
+  const missing = referred.filter((key) => !names.ownIds.has(recordKey(key)) && !isOwn(key));
+  const lacking = await lackOf(slice, plan, { referred, missing });
+  if (lacking === "none by now") return await named(slice, plan);
+  if ("kind" in lacking) return lacking;
+  const inOwnNames = (text: string): string =>
+    withOwnNames(withoutNames(text, plan.config, lacking.left), plan.config, names);
+  return toReady(plan, {
+    data: inOwnNames(plan.data),
+    whole: inOwnNames(plan.whole),
+    isIncomplete: lacking.left.size > 0,
+  });
+}
+
+/** The records that the change refers to. */
+async function referencesOf(
+  slice: Slice,
+  { data, whole, config }: Plan,
+): Promise<{ records: Map<string, RecordKey>; named: RecordKey[] }> {
+  const states = await resolve(slice, tempIdsIn([data, whole], config));
+  const records = new Map<string, RecordKey>();
+  for (const [tempId, state] of states) if (state.kind === "mapped") records.set(tempId, state);
+  const all = [...records.values(), ...recordsNamedIn([data, whole], config)];
+  const distinct = new Map(
+    all.map(({ entity, serverId }) => [recordKey({ entity, serverId }), { entity, serverId }]),
+  );
+  return { records, named: [...distinct.values()] };
+}
+
+/** A record of an entity that the shadow does not have keeps the primary's name. */
+function ownIdsOf(
+  { upstream }: Slice,
+  referred: RecordKey[],
+  found: Map<string, ShadowRecord>,
+): Map<string, string> {
+  const ownIds = new Map<string, string>();
+  for (const key of referred) {
+    const ownId = upstream.entity(key.entity) ? found.get(recordKey(key))?.ownId : key.serverId;
+    if (ownId !== undefined) ownIds.set(recordKey(key), ownId);
+  }
+  return ownIds;
+}
+
+/** What a change has to wait for, if anything; or the references that it has to do without for now, by `recordKey`. */
+async function lackOf(
+  slice: Slice,
+  plan: Plan,
+  { referred, missing }: { referred: RecordKey[]; missing: RecordKey[] },
+): Promise<Unready | { left: Set<string> } | "none by now"> {
+  const { mutation, change } = plan.entry;
+  const isSeed = mutation.seq < 0;
+  const left = new Set<string>();
+  let needed = missing;
+  if (isSeed && !change.isCompletion && referred.length > 0) {
+    // Decided by the order alone, so that a repeated create says the same.
+    const before = await whileLeased(slice, () =>
+      slice.store.readSeededBefore({ keys: referred, position: mutation.seq }),
+    );
+    for (const key of referred)
+      if (slice.upstream.entity(key.entity) && !before.has(recordKey(key))) left.add(recordKey(key));
+    needed = missing.filter((key) => before.has(recordKey(key)));
+  }
+  if (needed.length === 0) return { left };
+  const absent = needed.map((key) => ({ ...key, position: mutation.seq }));
+  const absences = await whileLeased(slice, () => slice.store.readAbsences(absent));
+  // Its lane has brought it between the two looks.
+  if (absences.some(({ hasCome }) => hasCome)) return "none by now";
+  for (const [index, key] of needed.entries()) {
+    const { mayCome = true, blockedBy } = absences[index] ?? {};
+    if (blockedBy !== undefined) return { kind: "held", blockedBy, ...keysOf(plan) };
+    if (mayCome) return { kind: "waiting", blockedBy: referenceOf(key), ...keysOf(plan) };
+    const isKnown = isSeed && (await whileLeased(slice, () => slice.store.readRecord(key))) !== undefined;
+    if (!isKnown) return { kind: "misfit", problem: unknownTo(key), ...keysOf(plan) };
+    left.add(recordKey(key));
+  }
+  return { left };
+}
+
+function unknownTo({ entity }: RecordKey): ReturnType<typeof problem> {
+  return problem("unknown-reference", `The shadow has no such ${entity} as the change refers to.`);
+}
+
+function keysOf({ key }: Plan): { recordKey: string; refersTo: string[] } {
+  return { recordKey: recordKey(key), refersTo: [] };
+}
+
+function toReady(
+  { entry: { mutation, author, change }, key, op, config, own }: Plan,
+  { data, whole, isIncomplete }: { data: string; whole: string; isIncomplete: boolean },
+): ReadyChange {
+  return {
+    kind: "ready",
+    key,
+    isIncomplete,
+    // Of one that has to do without something, the log says all again.
+    reached: isIncomplete ? 0 : change.reached,
+    target: { stored: undefined, data: whole, upstreamVersion: own?.version ?? null },
+    ready: {
+      mutation: { ...mutation, op },
+      author,
+      config,
+      serverId: own?.ownId,
+      tempId: change.reference,
+      recordKey: recordKey(key),
+      needs: [],
+      refersTo: [],
+      data,
+    },
+  };
+}

@@ -1,0 +1,153 @@
+import { sql, type Transaction } from "kysely";
+
+import { partitionOf } from "../../change-feed/applied-log.ts";
+import type { Database } from "../../platform/schema.ts";
+import { uuidOf } from "../../platform/uuid.ts";
+import { recordKey, type RecordKey } from "../../records/record.ts";
+
+/** What a shadow calls a record, and how far it has followed it. */
+export interface ShadowRecord extends RecordKey {
+  ownId: string;
+  /** The shadow's own version. */
+  version: string | null;
+  /** The position in the log whose state of the record it has. */
+  reached: number;
+  deleted: boolean;
+  /** It was seeded without some of its references. */
+  isIncomplete: boolean;
+}
+
+export interface ShadowRecordWrite extends ShadowRecord {
+  upstreamId: string;
+}
+
+/** Our own name, a bare UUID, for a record that no client gave a temp ID. */
+export function referenceOf(key: RecordKey): string {
+  return uuidOf(`tidegate record ${recordKey(key)}`);
+}
+
+export async function writeShadowRecords(
+  trx: Transaction<Database>,
+  tenantId: string,
+  writes: ShadowRecordWrite[],
+): Promise<void> {
+  if (writes.length === 0) return;
+  await sql`
+    insert into shadow_record (tenant_id, upstream_id, entity, server_id, own_id, version, reached, deleted, is_incomplete)
+    select ${tenantId}, w.* from unnest(${writes.map(({ upstreamId }) => upstreamId)}::text[],
+      ${writes.map(({ entity }) => entity)}::text[], ${writes.map(({ serverId }) => serverId)}::text[],
+      ${writes.map(({ ownId }) => ownId)}::text[], ${writes.map(({ version }) => version)}::text[],
+      ${writes.map(({ reached }) => reached)}::bigint[], ${writes.map(({ deleted }) => deleted)}::boolean[],
+      ${writes.map(({ isIncomplete }) => isIncomplete)}::boolean[]) as w
+    on conflict (tenant_id, upstream_id, entity, server_id) do update set own_id = excluded.own_id,
+      version = excluded.version, reached = excluded.reached, deleted = excluded.deleted,
+      is_incomplete = excluded.is_incomplete, changed_at = now()`.execute(trx);
+}
+
+/** What is known in a shadow of the records among `keys`, by `recordKey`. */
+export async function readShadowRecords(
+  trx: Transaction<Database>,
+  tenantId: string,
+  upstreamId: string,
+  keys: RecordKey[],
+): Promise<Map<string, ShadowRecord>> {
+  const { rows } = await sql<{
+    entity: string;
+    server_id: string;
+    own_id: string;
+    version: string | null;
+    reached: string;
+    deleted: boolean;
+    is_incomplete: boolean;
+  }>`
+    select r.entity, r.server_id, r.own_id, r.version, r.reached, r.deleted, r.is_incomplete
+    from unnest(${keys.map(({ entity }) => entity)}::text[], ${keys.map(({ serverId }) => serverId)}::text[])
+      as key (entity, server_id)
+    join shadow_record r on r.tenant_id = ${tenantId} and r.upstream_id = ${upstreamId} and r.entity = key.entity
+      and r.server_id = key.server_id`.execute(trx);
+  return new Map(
+    rows.map((row) => [
+      `${row.entity}/${row.server_id}`,
+      {
+        entity: row.entity,
+        serverId: row.server_id,
+        ownId: row.own_id,
+        version: row.version,
+        reached: Number(row.reached),
+        deleted: row.deleted,
+        isIncomplete: row.is_incomplete,
+      },
+    ]),
+  );
+}
+
+/** Why a shadow does not have a record. */
+export interface Absence {
+  /** It has it by now. */
+  hasCome: boolean;
+  /** Something stands before `position` in the record's lane that may bring it. */
+  mayCome: boolean;
+  /** The parked or held change of it. */
+  blockedBy: string | undefined;
+}
+
+export interface AbsentRecord extends RecordKey {
+  /** Where the one stands that needs it. */
+  position: number;
+}
+
+/**
+ * Looks for what may still bring records that a shadow does not have, in the order given. Of a seed only the seeds before
+ * it count; of a change in the log, everything in the other's lane before it. So two never wait for each other.
+ */
+export async function readAbsences(
+  trx: Transaction<Database>,
+  tenantId: string,
+  upstreamId: string,
+  absent: AbsentRecord[],
+): Promise<Absence[]> {
+  const { rows } = await sql<{ has_come: boolean; may_come: boolean; blocked_by: string | null }>`
+    select exists (
+        select 1 from shadow_record r where r.tenant_id = ${tenantId} and r.upstream_id = ${upstreamId}
+          and r.entity = a.entity and r.server_id = a.server_id
+      ) as has_come, case when a.position < 0 then exists (
+        select 1 from shadow_seed s where s.tenant_id = ${tenantId} and s.upstream_id = ${upstreamId}
+          and s.entity = a.entity and s.server_id = a.server_id and s.position > l.position and s.position < a.position
+      ) else exists (
+        select 1 from shadow_seed s where s.tenant_id = ${tenantId} and s.upstream_id = ${upstreamId}
+          and s.partition = l.partition and s.position > l.position
+      ) or exists (
+        select 1 from applied_change c where c.tenant_id = ${tenantId} and c.partition = l.partition
+          and c.position > greatest(l.position, l.follows_from) and c.position < a.position
+      ) end as may_come,
+      (select d.mutation_id from delivery d where d.tenant_id = ${tenantId} and d.upstream_id = ${upstreamId}
+        and d.record_key = a.entity || '/' || a.server_id and d.state in ('parked', 'held')
+        order by d.seq limit 1) as blocked_by
+    from unnest(${absent.map(({ entity }) => entity)}::text[], ${absent.map(({ serverId }) => serverId)}::text[],
+      ${absent.map(({ position }) => position)}::bigint[], ${absent.map(partitionOf)}::smallint[])
+      with ordinality as a (entity, server_id, position, partition, place)
+    join lane l on l.tenant_id = ${tenantId} and l.upstream_id = ${upstreamId} and l.partition = a.partition
+    order by a.place`.execute(trx);
+  return rows.map((row) => ({
+    hasCome: row.has_come,
+    mayCome: row.may_come,
+    blockedBy: row.blocked_by ?? undefined,
+  }));
+}
+
+/** Of the records among `keys`, by `recordKey`, those that are seeded before a position. */
+export async function readSeededBefore(
+  trx: Transaction<Database>,
+  tenantId: string,
+  upstreamId: string,
+  { keys, position }: { keys: RecordKey[]; position: number },
+): Promise<Set<string>> {
+  const { rows } = await sql<{ entity: string; server_id: string }>`
+    select s.entity, s.server_id
+    from unnest(${keys.map(({ entity }) => entity)}::text[], ${keys.map(({ serverId }) => serverId)}::text[])
+      as key (entity, server_id)
+    join shadow_seed s on s.tenant_id = ${tenantId} and s.upstream_id = ${upstreamId} and s.entity = key.entity
+      and s.server_id = key.server_id
+    where s.position < ${position} and not s.is_completion`.execute(trx);
+  return new Set(rows.map((row) => `${row.entity}/${row.server_id}`));
+}

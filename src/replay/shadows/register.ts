@@ -1,0 +1,97 @@
+import { sql, type Kysely } from "kysely";
+
+import { partitions, partitionSql } from "../../change-feed/applied-log.ts";
+import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import { inTenant } from "../../platform/db.ts";
+import type { Database } from "../../platform/schema.ts";
+import { laneIdOf } from "./log.ts";
+import { seedOrder } from "./seed-order.ts";
+
+export interface ShadowId {
+  tenantId: string;
+  upstreamId: string;
+}
+
+/**
+ * Adds a shadow, unless it was added before: from a position on everything is logged for it, the records that exist then
+ * are listed to be seeded, and it gets its lanes. A process that dies in the middle has another do the rest.
+ */
+export async function addShadow(
+  db: Kysely<Database>,
+  id: ShadowId,
+  configs: { shadow: UpstreamConfig; primary: UpstreamConfig },
+): Promise<void> {
+  const isListed = await readIsListed(db, id);
+  if (isListed === undefined) await beginLog(db, id);
+  if (isListed !== true) await listSeeds(db, id, seedOrder(configs.shadow, configs.primary));
+}
+
+async function readIsListed(db: Kysely<Database>, id: ShadowId): Promise<boolean | undefined> {
+  const { rows } = await inTenant(db, id.tenantId, (trx) =>
+    sql<{ is_listed: boolean }>`
+      select listed_at is not null as is_listed from shadow
+      where tenant_id = ${id.tenantId} and upstream_id = ${id.upstreamId}`.execute(trx),
+  );
+  return rows[0]?.is_listed;
+}
+
+/** Under the lock of the tenant's counter: every later commit logs what it writes, no earlier one is still open. */
+async function beginLog(db: Kysely<Database>, { tenantId, upstreamId }: ShadowId): Promise<void> {
+  await inTenant(db, tenantId, (trx) =>
+    sql`
+      with head as (
+        insert into feed_head (tenant_id, position, is_followed) values (${tenantId}, 0, true)
+        on conflict (tenant_id) do update set is_followed = true
+        returning position
+      )
+      insert into shadow (tenant_id, upstream_id, follows_from)
+      select ${tenantId}, ${upstreamId}, position from head
+      on conflict (tenant_id, upstream_id) do nothing`.execute(trx),
+  );
+}
+
+/**
+ * Lists every record that exists, also those written since the log began: what of the log a seed has is known by its
+ * position. Those of an entity stand behind those that it refers to; where that goes in a circle, a second entry behind
+ * all sets what the first had to leave out.
+ */
+async function listSeeds(
+  db: Kysely<Database>,
+  { tenantId, upstreamId }: ShadowId,
+  order: ReturnType<typeof seedOrder>,
+): Promise<void> {
+  const lanes = Array.from({ length: partitions }, (_, partition) =>
+    laneIdOf(tenantId, upstreamId, partition),
+  );
+  await inTenant(db, tenantId, async (trx) => {
+    const { rows } = await sql<{ follows_from: string }>`
+      select follows_from from shadow
+      where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and listed_at is null for update`.execute(
+      trx,
+    );
+    const [shadow] = rows;
+    if (!shadow) return;
+    await sql`
+      insert into shadow_seed (tenant_id, upstream_id, partition, position, entity, server_id, is_completion)
+      select ${tenantId}, ${upstreamId}, ${partitionSql},
+        row_number() over (order by is_completion, rank, feed_position) - 1 - count(*) over (), entity, server_id,
+        is_completion
+      from (
+        select r.entity, r.server_id, r.feed_position, o.rank, pass.is_completion
+        from unnest(${order.map(({ entity }) => entity)}::text[], ${order.map(({ rank }) => rank)}::integer[],
+          ${order.map(({ inCircle }) => inCircle)}::boolean[]) as o (entity, rank, in_circle)
+        join record r on r.tenant_id = ${tenantId} and r.entity = o.entity and not r.deleted
+        join (values (false), (true)) as pass (is_completion) on not pass.is_completion or o.in_circle
+      ) listed`.execute(trx);
+    await sql`
+      insert into lane (tenant_id, lane_id, upstream_id, partition, position, follows_from)
+      select ${tenantId}, l.lane_id, ${upstreamId}, l.place - 1,
+        coalesce((select min(position) - 1 from shadow_seed
+          where tenant_id = ${tenantId} and upstream_id = ${upstreamId}), 0), ${shadow.follows_from}::bigint
+      from unnest(${lanes}::text[]) with ordinality as l (lane_id, place)
+      on conflict (tenant_id, lane_id) do nothing`.execute(trx);
+    await sql`
+      update shadow set listed_at = now()
+      where tenant_id = ${tenantId} and upstream_id = ${upstreamId}`.execute(trx);
+  });
+}
