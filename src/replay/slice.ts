@@ -38,6 +38,8 @@ export interface Slice {
 
 /** What a slice tells about what it did, when it is done. */
 export interface SliceEvents {
+  /** The lane waits for the upstream to take calls again. */
+  setAside: () => void;
   committed: (commit: Pick<LaneCommit, "outcome" | "record"> & { unblocked: string[] }) => void;
   /** An attempt at a mutation failed. */
   failed: (disposition: "retry" | "conflict" | "reject" | "park") => void;
@@ -89,6 +91,7 @@ export async function commitSlice(
   slice.failures = commit.failures;
   const { delivery, outcome, record } = commit;
   if (delivery && "mutationId" in delivery) slice.recorded.add(delivery.mutationId);
+  if (commit.release === "aside") slice.events.setAside();
   slice.events.committed({ outcome, record, unblocked: result.unblocked });
   return result;
 }

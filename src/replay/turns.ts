@@ -38,8 +38,9 @@ export function createTurns({ upstream, takeBack, wake, log }: TurnsDeps): Turns
 
   function room(): number {
     const admitted = upstream.admits();
-    // A probe is one call; nobody else should come with it.
-    const lanes = admitted.isProbe ? 1 : lanesPerCall * Math.min(admitted.calls, upstream.config.concurrency);
+    // Nobody else should come with a probe.
+    const perCall = admitted.isProbe ? 1 : lanesPerCall;
+    const lanes = perCall * Math.min(admitted.calls, upstream.config.concurrency);
     return Math.max(0, lanes - inHand);
   }
 

@@ -227,9 +227,9 @@ async function drainClaim(
 
 function toSlice(
   deps: ReplayDeps,
-  turn: Pick<Slice, "claim" | "store" | "upstream" | "leaseMs" | "log" | "signal">,
+  turn: Pick<Slice, "claim" | "store" | "upstream" | "leaseMs" | "log" | "signal"> & Pick<Tenant, "turns">,
 ): Slice {
-  const { claim, upstream } = turn;
+  const { claim, upstream, turns } = turn;
   const { tenantId, clientId } = claim;
   return {
     ...turn,
@@ -243,6 +243,7 @@ function toSlice(
     attempt: undefined,
     mapped: new Map(),
     events: {
+      setAside: turns.wasSetAside,
       committed({ outcome, record, unblocked }) {
         if (record) deps.onRecord?.(tenantId, record);
         if (outcome && !isShadow(turn)) deps.hints.give(clientHint(tenantId, clientId));

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 
 import { openQueueBackend } from "../../src/platform/queues.ts";
+import { lanesPerCall } from "../../src/replay/turns.ts";
 import { replayQueue } from "../../src/replay/wake.ts";
 import { crm } from "../fixtures/crm.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
@@ -12,7 +13,8 @@ import { capabilities, storeOptions } from "./capabilities.ts";
 import { linesOf, newPhone, type Phone } from "./phone.ts";
 import { deliveriesOf, laneOf, rowsOf } from "./rows.ts";
 
-const circuit = { failures: 4, cooldownMs: 100 };
+/** Longer than the longest backoff: a lane that comes back meets the open breaker. */
+const circuit = { failures: 4, cooldownMs: 300 };
 
 describe.each(queueBackends())("on %s", (queues) => {
   let upstream: ScriptedUpstream;
@@ -21,11 +23,12 @@ describe.each(queueBackends())("on %s", (queues) => {
   beforeAll(async () => {
     const store = { idempotencyHeader: "Idempotency-Key" };
     [upstream, other] = [await startScriptedUpstream(store), await startScriptedUpstream(store)];
-    const rest = { upstream: { circuit, concurrency: 1 } };
+    const rest = { upstream: { circuit: { failures: 4, cooldownMs: 100 }, concurrency: 1 } };
+    const otherRest = { upstream: { circuit, concurrency: 1 } };
     gateway = await startGateway({
       queues,
       upstreams: crm(upstream.url, rest),
-      otherUpstreams: crm(other.url, rest),
+      otherUpstreams: crm(other.url, otherRest),
     });
   });
   afterAll(async () => {
@@ -99,20 +102,26 @@ describe.each(queueBackends())("on %s", (queues) => {
       addCreates(phone, 2);
       await phone.send({ wait: 0 });
     }
-    await vi.waitFor(async () => expect(await asideOf(gateway, "other")).toBeGreaterThan(50), 10_000);
+    await vi.waitFor(async () => expect(await asideOf(gateway, "other")).toBeGreaterThan(20), 10_000);
     await other.received(isTheirs, circuit.failures + 5);
     const probesMax = (performance.now() - startedAt) / circuit.cooldownMs;
     expect(other.requests.filter(isTheirs).length).toBeLessThan(circuit.failures + probesMax + 2);
+    // Those that were tried in vain come back when their backoff is over.
+    const tried = other.requests.filter(isTheirs).map(({ body }) => body.toString());
     recover();
     for (const phone of phones) expect(linesOf(await phone.settled())).toEqual(["applied", "applied"]);
     for (const phone of phones) expect(effectsOf(other, phone)).toEqual([0, 1]);
     expect(await asideOf(gateway, "other")).toBe(0);
-    // Those that were tried in vain come back when their backoff is over; so many are in hand at the same time.
-    const first = (phone: Phone) =>
-      other.effects.findIndex(({ request }) => request.body.includes(phone.clientId));
-    const untried = phones.slice(20).map(first);
+    const first = ({ clientId }: Phone): number =>
+      other.effects.findIndex(({ request }) => request.body.includes(clientId));
+    const untried = phones
+      .filter(({ clientId }) => !tried.some((body) => body.includes(clientId)))
+      .map(first);
+    expect(untried.length).toBeGreaterThan(5);
     const ranks = untried.map((at) => untried.filter((another) => another < at).length);
-    for (const [index, rank] of ranks.entries()) expect(Math.abs(rank - index)).toBeLessThanOrEqual(8);
+    // So many are in hand at the same time, and begin in any order; one may just have been tried.
+    const apart = 2 * lanesPerCall + 1;
+    for (const [index, rank] of ranks.entries()) expect(Math.abs(rank - index)).toBeLessThanOrEqual(apart);
   });
 
   test("lanes of an upstream that hangs take no place of another's", async () => {
