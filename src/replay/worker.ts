@@ -227,7 +227,7 @@ async function drainClaim(
 
 function toSlice(
   deps: ReplayDeps,
-  turn: Pick<Slice, "claim" | "store" | "upstream" | "leaseMs" | "log" | "signal"> & Pick<Tenant, "turns">,
+  turn: Pick<Slice, "claim" | "store" | "upstream" | "leaseMs" | "log" | "signal"> & Pick<Post, "turns">,
 ): Slice {
   const { claim, upstream, turns } = turn;
   const { tenantId, clientId } = claim;
