@@ -26,7 +26,7 @@ const app = await buildApp({
   log: createLogger("silent"),
   cursorSecrets: [secret],
   fingerprintSecrets: [secret],
-  epoch: "",
+  installation: { epoch: () => "", assertServed: () => undefined },
   stopping: new AbortController().signal,
 });
 await app.ready();

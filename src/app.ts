@@ -20,6 +20,7 @@ import { ingestRoutes } from "./ingest/routes.ts";
 import { registerQueuesBoard } from "./ops/queues-board.ts";
 import type { Config } from "./platform/config/schema.ts";
 import type { Hints } from "./platform/hints.ts";
+import type { InstallationWatch } from "./platform/installation.ts";
 import type { PayloadCodec } from "./platform/payload-codec.ts";
 import type { JobQueue } from "./platform/queues.ts";
 import type { Database } from "./platform/schema.ts";
@@ -38,7 +39,7 @@ export interface AppDeps {
   log: Logger;
   cursorSecrets: string[];
   fingerprintSecrets: string[];
-  epoch: string;
+  installation: Pick<InstallationWatch, "epoch" | "assertServed">;
   /** Aborted when the process begins to stop. */
   stopping: AbortSignal;
 }
@@ -53,7 +54,12 @@ export async function buildApp(deps: AppDeps): Promise<HttpServer> {
   registerMetrics(app, deps.metrics);
   const database = { name: "database", check: async () => void (await sql`select 1`.execute(db)) };
   const queues = { name: "queues", check: async () => void (await deps.queues[0]?.getJobCounts("waiting")) };
-  registerHealth(app, { checks: [database, queues], stopping });
+  const recovery = {
+    name: "recovery",
+    check: async () => await Promise.resolve(deps.installation.assertServed()),
+    isNeeded: false,
+  };
+  registerHealth(app, { checks: [database, queues, recovery], stopping });
   if (deps.role !== "worker") await registerApi(app, deps);
   return app;
 }
@@ -61,7 +67,8 @@ export async function buildApp(deps: AppDeps): Promise<HttpServer> {
 async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   const { config } = deps;
   const requireClient = await registerClientAuth(app, { tenants: config.tenants });
-  const shared = { ...deps, requireClient, inbox: createInbox(deps.db, deps.codec) };
+  const { epoch } = deps.installation;
+  const shared = { ...deps, epoch, requireClient, inbox: createInbox(deps.db, deps.codec) };
   app.addSchema(MutationResultSchema);
   app.addSchema(ChangeSchema);
   await app.register(capabilityRoutes, shared);

@@ -1,4 +1,4 @@
-import { sql, type Kysely } from "kysely";
+import { CompiledQuery, type Kysely } from "kysely";
 import type { Logger } from "pino";
 
 import { buildApp } from "./app.ts";
@@ -10,6 +10,7 @@ import { openDatabase } from "./platform/db.ts";
 import { startEmbeddedPostgres } from "./platform/embedded-postgres.ts";
 import type { Environment } from "./platform/environment.ts";
 import { createHints } from "./platform/hints.ts";
+import { createInstallationWatch, registerRecoveryGauge, type Ask } from "./platform/installation.ts";
 import { createMetrics } from "./platform/metrics.ts";
 import { migrate } from "./platform/migrate.ts";
 import { plainCodec } from "./platform/payload-codec.ts";
@@ -74,10 +75,16 @@ async function open(
 
   const databaseUrl = environment.databaseUrl ?? (await openEmbedded(environment, log, onClose));
   await assertDatabaseReachable(databaseUrl);
-  const db = openDatabase(databaseUrl, { poolMax: databaseConnections, onError });
+  const installation = createInstallationWatch({ log });
+  const db = openDatabase(databaseUrl, {
+    poolMax: databaseConnections,
+    onError,
+    onConnection: (connection) => installation.look((text, values) => connection.query(text, values)),
+  });
   onClose(() => db.destroy());
   await assertSchemaIsCurrent(db, { queuesOnPostgres: environment.redisUrl === undefined });
-  const epoch = await readEpoch(db);
+  onClose(() => Promise.resolve(installation.close()));
+  await installation.open(askOf(db));
 
   const backend = await openQueueBackend({ redisUrl: environment.redisUrl, databaseUrl, onError });
   onClose(() => backend.close());
@@ -86,6 +93,7 @@ async function open(
   const wake = createWake(queue, log);
   const hints = createHints();
   const registry = createMetrics();
+  registerRecoveryGauge(registry, installation);
 
   if (environment.role !== "api") {
     const metrics = createReplayMetrics(registry, { db, upstreamIds: upstreamIds(config) });
@@ -120,7 +128,7 @@ async function open(
     log,
     cursorSecrets: environment.cursorSecrets,
     fingerprintSecrets: environment.fingerprintSecrets,
-    epoch,
+    installation,
     stopping: stopping.signal,
   });
   onClose(() => {
@@ -145,10 +153,8 @@ async function openEmbedded(
   return embedded.serviceUrl;
 }
 
-async function readEpoch(db: Kysely<Database>): Promise<string> {
-  const { rows } = await sql<{ epoch: string }>`select epoch from installation`.execute(db);
-  if (!rows[0]) throw new Error("the installation row is missing");
-  return rows[0].epoch;
+function askOf(db: Kysely<Database>): Ask {
+  return async (text, values = []) => await db.executeQuery(CompiledQuery.raw(text, values));
 }
 
 interface Opening {

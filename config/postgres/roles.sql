@@ -24,3 +24,7 @@ begin
   execute format('alter database %I owner to tidegate_owner', current_database());
 end
 $$;
+
+-- What tells a database that was restored or failed over. Everybody may ask that, unless a server was hardened.
+grant execute on function pg_control_system(), pg_is_in_recovery(), pg_walfile_name(pg_lsn), pg_current_wal_lsn(),
+  pg_current_wal_flush_lsn() to tidegate_owner, tidegate;

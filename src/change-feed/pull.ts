@@ -13,7 +13,8 @@ export interface FeedDeps {
   codec: PayloadCodec;
   /** Newest first. */
   cursorSecrets: string[];
-  epoch: string;
+  /** As it was last seen; the page tells whether it still is. */
+  epoch: () => string;
 }
 
 export interface Pulled {
@@ -33,15 +34,17 @@ export async function pullChanges(
   { clientId, cursor, limit }: { clientId: string | undefined; cursor: string | undefined; limit: number },
 ): Promise<Pulled> {
   const { tenantId, userId, scopes, roles } = identity;
-  const claims = { tenantId, clientId, scopes, epoch };
+  const claims = { tenantId, clientId, scopes, epoch: epoch() };
   const after = cursor === undefined ? 0 : readCursor(cursorSecrets, claims, cursor);
   const page = await inTenantSnapshot(db, tenantId, async (trx) => {
     if (clientId !== undefined) await assertOwnClient(trx, { tenantId, clientId }, userId);
     const reader = { tenantId, userId, scopes, roles, clientId };
     const found = await readChanges(trx, reader, { after, limit, codec });
     if (found.isAhead) throw cursorExpired("It is ahead of this feed.");
+    // The database was recovered a moment ago: its positions are other ones.
+    if (cursor !== undefined && found.epoch !== claims.epoch) throw cursorExpired("It is of another epoch.");
     return found;
   });
-  const { changes, more } = page;
-  return { changes, more, cursor: signCursor(cursorSecrets, claims, page.position) };
+  const { changes, more, position, epoch: pageEpoch } = page;
+  return { changes, more, cursor: signCursor(cursorSecrets, { ...claims, epoch: pageEpoch }, position) };
 }

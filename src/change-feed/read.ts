@@ -29,6 +29,8 @@ export interface ChangePage {
   more: boolean;
   /** The position asked for was never given out by this feed. */
   isAhead: boolean;
+  /** The feed's epoch, of the same moment. */
+  epoch: string;
 }
 
 /**
@@ -54,20 +56,23 @@ export async function readChanges(
   const results = await readOutcomes(trx, reader, page, codec);
   return {
     changes: toChanges(page, reader, results, codec),
-    position: more ? Number(page.at(-1)?.position ?? after) : head,
+    position: more ? Number(page.at(-1)?.position ?? after) : head.position,
     more,
-    isAhead: after > head,
+    isAhead: after > head.position,
+    epoch: head.epoch,
   };
 }
 
-/** The last position given out in the tenant's feed; 0 before the first. */
-export async function readHead(trx: Transaction<Database>, tenantId: string): Promise<number> {
-  const row = await trx
-    .selectFrom("feed_head")
-    .select("position")
-    .where("tenant_id", "=", tenantId)
-    .executeTakeFirst();
-  return Number(row?.position ?? 0);
+/** The last position given out in the tenant's feed, 0 before the first, and its epoch. */
+async function readHead(
+  trx: Transaction<Database>,
+  tenantId: string,
+): Promise<{ position: number; epoch: string }> {
+  const { rows } = await sql<{ position: string; epoch: string }>`
+    select coalesce(h.position, 0) as position, i.epoch
+    from installation i left join feed_head h on h.tenant_id = ${tenantId}`.execute(trx);
+  if (!rows[0]) throw new Error("the installation row is missing");
+  return { position: Number(rows[0].position), epoch: rows[0].epoch };
 }
 
 type FeedRow = { position: string; mutation_id: string | null } & (

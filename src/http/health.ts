@@ -5,10 +5,12 @@ import { Type } from "typebox";
 import { errorAnswers } from "./problem.ts";
 import type { HttpServer } from "./server.ts";
 
-/** Something the gateway can't work without. `check` rejects when it is not there. */
+/** Something the gateway can't fully work without. `check` rejects when it is not there. */
 export interface ReadinessCheck {
   name: string;
   check(): Promise<void>;
+  /** False: the gateway takes requests all the same, and says what is wrong. */
+  isNeeded?: boolean;
 }
 
 export interface HealthOptions {
@@ -20,7 +22,7 @@ export interface HealthOptions {
 
 const Live = Type.Object({ status: Type.Literal("ok") });
 const Ready = Type.Object({
-  status: Type.Enum(["ready", "not-ready", "stopping"]),
+  status: Type.Enum(["ready", "degraded", "not-ready", "stopping"]),
   checks: Type.Record(Type.String(), Type.Enum(["ok", "failed"])),
 });
 
@@ -28,8 +30,9 @@ const broken = errorAnswers("invalid-request");
 const common = { tags: ["operations"], security: [] };
 
 /**
- * `GET /health/live`: the process runs; restart it when this fails. `GET /health/ready`: send it requests; 503 names
- * the checks that failed, and while the process stops. Why a check failed is in the log, not in the answer.
+ * `GET /health/live`: the process runs; restart it when this fails. `GET /health/ready`: send it requests (200, also when
+ * it is `degraded`); 503 names the checks that failed, and while the process stops. Why a check failed is in the log, not
+ * in the answer.
  */
 export function registerHealth(app: HttpServer, options: HealthOptions): void {
   const { checks, stopping, checkTimeoutMs = 2000 } = options;
@@ -60,10 +63,9 @@ export function registerHealth(app: HttpServer, options: HealthOptions): void {
       const failures = await failedChecks(checks, checkTimeoutMs);
       for (const [name, err] of failures) request.log.warn({ err, check: name }, "readiness check failed");
       const results = checks.map(({ name }) => [name, failures.has(name) ? "failed" : "ok"] as const);
-      const ready = failures.size === 0;
-      return reply
-        .code(ready ? 200 : 503)
-        .send({ status: ready ? "ready" : "not-ready", checks: Object.fromEntries(results) });
+      const ready = checks.every(({ name, isNeeded = true }) => !isNeeded || !failures.has(name));
+      const status = ready ? (failures.size === 0 ? "ready" : "degraded") : "not-ready";
+      return reply.code(ready ? 200 : 503).send({ status, checks: Object.fromEntries(results) });
     },
   );
 }

@@ -17,7 +17,7 @@ export function encodeBlock(entries: ({ text: string } | { rejected: RejectedMut
 
 /** The entries of a block after `position`, in order. */
 export function decodeBlock(text: string, position: number): LogEntry[] {
-  const envelopes = JSON.parse(text) as (Omit<Mutation, "data" | "base"> & { rejected?: true })[];
+  const envelopes = JSON.parse(text) as (Envelope & { rejected?: true })[];
   const slices = slicesAt(text);
   return envelopes.flatMap((envelope, index): LogEntry[] => {
     const slice = slices[index];
@@ -27,7 +27,9 @@ export function decodeBlock(text: string, position: number): LogEntry[] {
   });
 }
 
-function toMutation(envelope: Omit<Mutation, "data" | "base">, text: string, start: number): Mutation {
+type Envelope = Omit<Mutation, "data" | "base" | "occurredAt"> & { occurredAt?: string | null };
+
+function toMutation(envelope: Envelope, text: string, start: number): Mutation {
   const payload: Record<string, string> = {};
   for (const { key, start: from, end } of slicesAt(text, start)) {
     if (key === "data" || key === "base") payload[key] = text.slice(from, end);
@@ -42,6 +44,7 @@ function toMutation(envelope: Omit<Mutation, "data" | "base">, text: string, sta
     base: objectText(payload["base"]),
     data: objectText(payload["data"]),
     dependsOn: (envelope.dependsOn ?? []).map((id) => id.toLowerCase()),
+    occurredAt: envelope.occurredAt ? new Date(envelope.occurredAt) : null,
   };
 }
 

@@ -13,6 +13,8 @@ export interface Mutation {
   base: string | undefined;
   data: string | undefined;
   dependsOn: string[];
+  /** By the phone's clock. */
+  occurredAt: Date | null;
 }
 
 /** A mutation that was judged at ingest. Its place in the log is kept, its payload is not. */

@@ -9,7 +9,7 @@ import { primaryOf } from "../upstream/primary.ts";
 
 export interface CapabilityDeps {
   config: Pick<Config, "tenants" | "limits">;
-  epoch: string;
+  epoch: () => string;
   requireClient: onRequestAsyncHookHandler;
 }
 
@@ -56,7 +56,7 @@ export const capabilityRoutes: FastifyPluginAsyncTypebox<CapabilityDeps> = async
     const { keepAckedDays, ...limits } = config.limits;
     return {
       protocol: 1 as const,
-      epoch,
+      epoch: epoch(),
       limits: { ...limits, waitSeconds: waitSecondsMax },
       keepAckedDays,
       entities: Object.fromEntries(

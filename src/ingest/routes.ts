@@ -91,7 +91,11 @@ export const ingestRoutes: FastifyPluginAsyncTypebox<IngestDeps> = async (app, d
       giveUp: seconds ? AbortSignal.any([deps.stopping, hungUp(reply)]) : deps.stopping,
     });
     if (seconds !== undefined) reply.header("preference-applied", `wait=${seconds}`);
-    const answer = { ...toAnswer(receipt), epoch: deps.epoch, ...(await changesAfter(deps, identity, body)) };
+    const answer = {
+      ...toAnswer(receipt),
+      epoch: deps.epoch(),
+      ...(await changesAfter(deps, identity, body)),
+    };
     return reply
       .code(receipt.allFinal ? 200 : 202)
       .type("application/json")

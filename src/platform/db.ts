@@ -1,5 +1,5 @@
 import { Kysely, PostgresDialect, sql, Transaction } from "kysely";
-import { Pool } from "pg";
+import { Pool, type ClientBase } from "pg";
 
 import { FrugalClient } from "./pg-client.ts";
 import type { Database } from "./schema.ts";
@@ -8,6 +8,8 @@ export interface DatabaseOptions {
   poolMax: number;
   /** Called with the errors of connections, idle or in use, which would otherwise end the process. */
   onError: (error: Error) => void;
+  /** Called with each new connection, before anybody uses it: statements that it is given here run first. */
+  onConnection?: (connection: Pick<ClientBase, "query">) => void;
 }
 
 /**
@@ -31,7 +33,7 @@ const idleInTransactionMs = 5_000;
 /** Opens the pool. Nothing is connected before the first query. Statements on one connection are pipelined. */
 export function openDatabase(
   connectionString: string,
-  { poolMax, onError }: DatabaseOptions,
+  { poolMax, onError, onConnection }: DatabaseOptions,
 ): Kysely<Database> {
   const pool = new Pool({
     connectionString,
@@ -43,7 +45,10 @@ export function openDatabase(
     Client: FrugalClient,
   });
   // A connection that breaks while it is in use tells only its own listeners; without one, that ends the process.
-  pool.on("connect", (client) => client.on("error", onError));
+  pool.on("connect", (client) => {
+    client.on("error", onError);
+    onConnection?.(client);
+  });
   pool.on("error", () => undefined);
   return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
 }

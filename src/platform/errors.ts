@@ -187,6 +187,14 @@ export const errorCodes = {
     cause: "Migrations are missing, or the database is newer than the code.",
     action: "Run `npm run migrate` as the owner, or start the version that migrated the database.",
   },
+  "recovery-needed": {
+    status: 503,
+    title: "The database is not the one that was served",
+    cause: "It was restored, or failed over to a standby, and may have forgotten what was done since.",
+    action:
+      "Follow docs/runbooks/restore-and-failover.md: `npm run recover -- --yes`. Until then uploads are taken and nothing " +
+      "is replayed.",
+  },
   "redis-unreachable": {
     status: 503,
     title: "Redis can't be reached",

@@ -30,7 +30,16 @@ function rowsOf(schemaName: string, serviceRole: string) {
   return [
     sql`grant usage on schema ${schema} to ${service}`,
     sql`grant ${rows} on all tables in schema ${schema} to ${service}`,
-    sql`grant ${numbers} on all sequences in schema ${schema} to ${service}`,
+    sql`do $$
+      declare sequence_name regclass;
+      begin
+        -- Those that the service has created are its own.
+        for sequence_name in select oid from pg_class
+          where relnamespace = ${sql.lit(schemaName)}::regnamespace and relkind = 'S' and pg_get_userbyid(relowner) = current_user
+        loop
+          execute format('grant usage, select, update on sequence %s to %I', sequence_name, ${sql.lit(serviceRole)});
+        end loop;
+      end $$`,
     sql`alter default privileges in schema ${schema} grant ${rows} on tables to ${service}`,
     sql`alter default privileges in schema ${schema} grant ${numbers} on sequences to ${service}`,
   ];

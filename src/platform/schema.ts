@@ -29,6 +29,8 @@ export interface InstallationTable {
   singleton: Generated<boolean>;
   epoch: Generated<string>;
   created_at: Timestamp;
+  served_as: string | null;
+  recovered_at: Timestamp | null;
 }
 
 export interface ClientTable {

@@ -14,6 +14,7 @@ import { insertMappings, type Mapping } from "../id-map/id-map.ts";
 import { lockRecords, recordKey, type StoredRecord } from "../records/record.ts";
 import { writeAttempts, type AttemptWrite } from "./attempt.ts";
 import { readWaitingLanes, writeDeliveries, type DeliveryWrite, type SettledDelivery } from "./delivery.ts";
+import { servedHere } from "./lane.ts";
 import { hasMoreToFollow } from "./shadows/log.ts";
 import { referenceOf, writeShadowRecords, type ShadowRecordWrite } from "./shadows/records.ts";
 
@@ -157,6 +158,7 @@ async function lockLanes(
     from unnest(${commits.map(({ laneId }) => laneId)}::text[], ${commits.map(({ epoch }) => epoch)}::bigint[])
       as owned (lane_id, epoch)
     join lane l on l.tenant_id = ${tenantId} and l.lane_id = owned.lane_id and l.epoch = owned.epoch
+    where ${servedHere}
     order by l.lane_id for update of l`.execute(trx);
   return new Map(
     rows.map((row) => [

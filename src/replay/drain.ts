@@ -1,6 +1,7 @@
 import type { Mutation } from "../inbox/mutation.ts";
-import type { Claim, ClaimedEntry, OpenDelivery } from "./lane.ts";
+import type { Author, Claim, ClaimedEntry, OpenDelivery, SentBetween } from "./lane.ts";
 import { prepare, type Prepared } from "./prepare.ts";
+import { sentBeforeRecovery } from "./recovery.ts";
 import {
   closing,
   hold,
@@ -66,7 +67,7 @@ function toNext({ dueInMs }: Step): Next {
 async function replayEntry(slice: Slice, entry: ClaimedEntry, isLast: boolean): Promise<Step> {
   if ("rejected" in entry) return await tellRejection(slice, entry.rejected, isLast);
   const { mutation, author } = entry;
-  const delivery = deliveryOf(slice, mutation);
+  const delivery = deliveryOf(slice, entry);
   // The strict option of an upstream: the lane stands still until a person has decided.
   if (delivery?.state === "parked") return await stop(slice, { release: "stuck" });
   const prepared = await prepare(slice, mutation, author, delivery?.wasAllowed ?? false);
@@ -120,25 +121,31 @@ function keysOf(prepared: Exclude<Prepared, { kind: "ready" }>): Partial<Place> 
 
 /**
  * What is known of earlier attempts. The head of a lane that its last owner never released may have been sent, unless
- * the upstream is one for which an intent is written down before each call, and none was.
+ * the upstream is one for which an intent is written down before each call, and none was. After a recovery, so may have
+ * been whatever occurred before it: neither intents nor outcomes of that time are all there.
  */
 export function deliveryOf(
-  { claim, entries, upstream }: Slice,
-  mutation: Mutation,
+  slice: Slice,
+  entry: { mutation: Mutation; author: Author },
 ): OpenDelivery | undefined {
+  const { claim, entries, upstream, leaseMs } = slice;
+  const { mutation } = entry;
   const delivery = claim.deliveries.find(({ mutationId }) => mutationId === mutation.id);
+  const forgotten = sentBeforeRecovery(entry, claim, leaseMs);
+  if (forgotten) return toPossiblySent(mutation, delivery, forgotten, !delivery?.possiblySent);
   const isOpaque = upstream.entity(mutation.entity)?.[mutation.op].class === "opaque";
   if (isOpaque)
     return delivery && { ...delivery, possiblySent: delivery.possiblySent || delivery.state === "sending" };
   const isHead = entries[0] !== undefined && seqOf(entries[0]) === mutation.seq;
   if (!claim.takenOver || !isHead) return delivery;
-  return toPossiblySent(mutation, delivery, claim.takenOver);
+  return toPossiblySent(mutation, delivery, claim.takenOver, false);
 }
 
 function toPossiblySent(
   { id, seq }: Mutation,
   delivery: OpenDelivery | undefined,
-  { from, until }: NonNullable<Claim["takenOver"]>,
+  { from, until }: SentBetween,
+  isAssumed: boolean,
 ): OpenDelivery {
   const fresh = {
     state: "retrying",
@@ -151,6 +158,7 @@ function toPossiblySent(
   return {
     ...(delivery ?? { ...fresh, mutationId: id, seq, refersTo: [] }),
     possiblySent: true,
+    isAssumed,
     firstSentAt: firstSentAt && firstSentAt < from ? firstSentAt : from,
     lastSentAt: lastSentAt && lastSentAt > until ? lastSentAt : until,
   };

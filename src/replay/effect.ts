@@ -20,6 +20,8 @@ export type Effect =
 export interface History {
   /** An earlier call may have taken effect. */
   possiblySent: boolean;
+  /** Only a recovery says so: it may also be that there was no call at all. */
+  isAssumed: boolean;
   firstSentAt: Date;
   lastSentAt: Date;
 }
@@ -67,7 +69,7 @@ export const createResolvers: Record<OperationClass, Resolver> = {
     if (isKeyForgotten(context, "create")) return await adoptOrPark(context);
     return await sendUnlessInProgress(context, create);
   },
-  upsert: create,
+  upsert: async (context) => (await adoptForgotten(context)) ?? (await create(context)),
   "client-id": createUnderId,
   conditional: async (context) => {
     if (context.id !== undefined) return await createUnderId(context);
@@ -80,7 +82,7 @@ export const createResolvers: Record<OperationClass, Resolver> = {
     if (found[0]) return applied(found[0]);
     return await afterQuarantine(context, create);
   },
-  opaque: (context) => (context.history.possiblySent ? parkUnclear() : create(context)),
+  opaque: (context) => (context.history.possiblySent ? parkUnclear(context) : create(context)),
 };
 
 export const updateResolvers: Record<OperationClass, Resolver> = {
@@ -89,7 +91,9 @@ export const updateResolvers: Record<OperationClass, Resolver> = {
       const current = await read(context);
       return current && isOurs(current, context.data)
         ? applied(current)
-        : unclear("the key is no longer recognised");
+        : isForgottenOnly(context, current)
+          ? await update(context)
+          : unclear("the key is no longer recognised");
     }
     return await sendUnlessInProgress(context, update);
   },
@@ -102,7 +106,7 @@ export const updateResolvers: Record<OperationClass, Resolver> = {
     if (!current) return conflict(undefined);
     return isOurs(current, context.data) ? applied(current) : await afterQuarantine(context, update);
   },
-  opaque: (context) => (context.history.possiblySent ? parkUnclear() : update(context)),
+  opaque: (context) => (context.history.possiblySent ? parkUnclear(context) : update(context)),
 };
 
 export const deleteResolvers: Record<OperationClass, Resolver> = {
@@ -111,7 +115,7 @@ export const deleteResolvers: Record<OperationClass, Resolver> = {
   "client-id": remove,
   conditional: (context) => changeConditionally(context, remove, () => false),
   lookup: remove,
-  opaque: (context) => (context.history.possiblySent ? parkUnclear() : remove(context)),
+  opaque: (context) => (context.history.possiblySent ? parkUnclear(context) : remove(context)),
 };
 
 async function create(context: EffectContext): Promise<Effect> {
@@ -136,8 +140,32 @@ async function remove(context: EffectContext): Promise<Effect> {
   return applied(undefined);
 }
 
+/**
+ * What a create made before a recovery is adopted as it is by now: to send it again would undo later changes. Nobody else
+ * has the temp ID.
+ */
+async function adoptForgotten(context: EffectContext): Promise<Effect | undefined> {
+  const { history, tempId, id, upstream, entity } = context;
+  if (!history.isAssumed || tempId === undefined) return undefined;
+  if (id !== undefined) {
+    const current = await read(context);
+    return current && applied(current);
+  }
+  if (upstream.entity(entity)?.lookup === undefined) return undefined;
+  const found = await lookup(context);
+  if (found.length > 1) return unclear("several records carry our reference");
+  return found[0] && applied(found[0]);
+}
+
+/** Nothing has changed since the state that we know: an update that a recovery only assumes was never made. */
+function isForgottenOnly(context: EffectContext, current: UpstreamAnswer | undefined): boolean {
+  return context.history.isAssumed && current !== undefined && !isForeign(current, context);
+}
+
 /** Under an ID that we choose there is our record or a stranger's. */
 async function createUnderId(context: EffectContext): Promise<Effect> {
+  const forgotten = await adoptForgotten(context);
+  if (forgotten) return forgotten;
   const compared = (current: UpstreamAnswer): Effect =>
     isOurs(current, context.data) ? applied(current) : conflict(current);
   if (context.history.possiblySent) {
@@ -201,17 +229,21 @@ async function lookup({ upstream, entity, tempId, call }: EffectContext): Promis
 }
 
 async function adoptOrPark(context: EffectContext): Promise<Effect> {
-  if (context.upstream.entity(context.entity)?.lookup === undefined) return await parkUnclear();
+  if (context.upstream.entity(context.entity)?.lookup === undefined) return await parkUnclear(context);
   const found = await lookup(context);
+  if (found.length === 0 && context.history.isAssumed) return await afterQuarantine(context, create);
   return found.length === 1 ? applied(found[0]) : unclear(`${found.length} records carry our reference`);
 }
 
 /** Past this time an upstream that shows no effect of a call will not show one any more. */
 async function afterQuarantine(context: EffectContext, send: Resolver): Promise<Effect> {
-  const { timeoutMs, processingMs, indexLagMs } = context.upstream.config;
-  const until = context.history.lastSentAt.getTime() + timeoutMs + processingMs + indexLagMs;
-  if (until > context.nowMs) return { kind: "wait", forMs: until - context.nowMs };
-  return await send(context);
+  const forMs = quarantineMsLeft(context);
+  return forMs > 0 ? { kind: "wait", forMs } : await send(context);
+}
+
+function quarantineMsLeft({ upstream, history, nowMs }: EffectContext): number {
+  const { timeoutMs, processingMs, indexLagMs } = upstream.config;
+  return history.lastSentAt.getTime() + timeoutMs + processingMs + indexLagMs - nowMs;
 }
 
 /** A repeated key that answers 409 means that the first call is still being worked on. */
@@ -219,8 +251,9 @@ async function sendUnlessInProgress(context: EffectContext, send: Resolver): Pro
   try {
     return await send(context);
   } catch (error) {
-    const isInProgress =
-      error instanceof UpstreamError && error.status === 409 && context.history.possiblySent;
+    const { possiblySent, isAssumed } = context.history;
+    const mayBeAtWork = possiblySent && (!isAssumed || quarantineMsLeft(context) > 0);
+    const isInProgress = error instanceof UpstreamError && error.status === 409 && mayBeAtWork;
     if (!isInProgress) throw error;
     throw new UpstreamError("the upstream is still working on the first call", {
       certainty: "ambiguous",
@@ -271,6 +304,12 @@ function unclear(why: string): Effect {
   return { kind: "unclear", why };
 }
 
-function parkUnclear(): Promise<Effect> {
-  return Promise.resolve(unclear("the upstream can't tell whether an earlier call took effect"));
+function parkUnclear({ history }: EffectContext): Promise<Effect> {
+  return Promise.resolve(
+    unclear(
+      history.isAssumed
+        ? "it may have been sent before the database was restored, and the upstream can't tell"
+        : "the upstream can't tell whether an earlier call took effect",
+    ),
+  );
 }

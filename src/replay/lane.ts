@@ -20,6 +20,8 @@ export interface Claim {
   failures: number;
   /** The last owner never released it: the mutation at the head may have been sent, between these times. */
   takenOver: SentBetween | undefined;
+  /** When the database was last recovered after it had been put back to an earlier moment. */
+  recoveredAt: Date | undefined;
   /** The database's clock, read at a moment of the monotonic one. */
   clock: { databaseMs: number; monotonicMs: number };
   /** On the monotonic clock (`performance.now()`), never later than the lease on the database's clock. */
@@ -85,6 +87,8 @@ export interface OpenDelivery {
   refersTo: string[];
   blockedBy: string | null;
   possiblySent: boolean;
+  /** Nothing speaks for it but a recovery: calls that were made before it left no trace. */
+  isAssumed: boolean;
   /** It was sent before, so the rules have allowed it, and what they say of its effect does not matter. */
   wasAllowed: boolean;
   firstSentAt: Date | null;
@@ -151,8 +155,18 @@ interface LaneRow {
   failures: number;
   /** When the lease of an owner that never gave the lane back ended. */
   lease_ended_at: Date | null;
+  recovered_at: Date | null;
   now: Date;
 }
+
+/**
+ * The database is the one that it is served as. One that was put back to an earlier moment is not, until it was
+ * recovered.
+ */
+export const servedHere = sql`(select served_as is null or served_as = database_identity() from installation)`;
+
+/** What was given out after the earlier moment was forgotten: no epoch after a recovery is one that was given out before. */
+const epochOfRecovery = sql`extract(epoch from installation.recovered_at)::bigint << 20`;
 
 async function claimRows(
   trx: Transaction<Database>,
@@ -168,15 +182,16 @@ async function claimRows(
         and (partition is not null) = ${isShadow}
         and (due_at <= clock_timestamp() or (due_at is null and ${isShadow}))
         and (lease_until is null or lease_until <= clock_timestamp())
+        and ${servedHere}
       order by lane_id for update
     )
-    update lane set epoch = lane.epoch + 1, owner = ${owner}, aside = false,
+    update lane set epoch = greatest(lane.epoch + 1, ${epochOfRecovery}), owner = ${owner}, aside = false,
       due_at = coalesce(lane.due_at, clock_timestamp()),
       lease_until = clock_timestamp() + ${leaseMs}::integer * interval '1 millisecond'
-    from free
+    from free, installation
     where lane.tenant_id = ${tenantId} and lane.lane_id = free.lane_id
     returning lane.lane_id, lane.upstream_id, coalesce(lane.client_id, lane.lane_id::uuid) as client_id, lane.epoch, lane.position, lane.failures,
-      free.lease_ended_at, clock_timestamp() as now`.execute(trx);
+      free.lease_ended_at, installation.recovered_at, clock_timestamp() as now`.execute(trx);
   return rows;
 }
 
@@ -271,6 +286,7 @@ function toClaim(
     position: Number(row.position),
     failures: row.failures,
     takenOver: row.lease_ended_at === null ? undefined : sentBetween(row.lease_ended_at, leaseMs),
+    recoveredAt: row.recovered_at ?? undefined,
     clock: { databaseMs: row.now.getTime(), monotonicMs: performance.now() },
     leaseUntil: startedAt + leaseMs,
     blocks: loaded.blocks,
@@ -307,6 +323,7 @@ function toOpenDelivery(row: DeliveryRow): OpenDelivery {
     refersTo: row.refers_to,
     blockedBy: row.blocked_by,
     possiblySent: row.possibly_sent,
+    isAssumed: false,
     wasAllowed: row.possibly_sent,
     firstSentAt: row.first_sent_at,
     lastSentAt: row.last_sent_at,
@@ -333,6 +350,7 @@ export async function renewLeases(
           as owned (lane_id, epoch)
         join lane l on l.tenant_id = ${tenantId} and l.lane_id = owned.lane_id and l.epoch = owned.epoch
           and l.lease_until is not null
+        where ${servedHere}
         order by l.lane_id for update of l
       )
       update lane set lease_until = clock_timestamp() + ${leaseMs}::integer * interval '1 millisecond'

@@ -221,6 +221,7 @@ export async function park(
     ...toOutcome(place, "parked", failed.problem),
     delivery: {
       ...toDelivery(slice, place, failed, delivery),
+      ...sent(failed.history),
       state: "parked" as const,
       problem: failed.problem,
     },
@@ -311,18 +312,24 @@ function toDelivery(
   { error, history }: Failed,
   delivery: OpenDelivery | undefined,
 ): DeliveryWrite {
-  const possiblySent = history?.possiblySent ?? false;
   return {
     ...place,
     upstreamId: claim.upstreamId,
     clientId: claim.clientId,
     state: "retrying",
     blockedBy: null,
-    possiblySent,
-    firstSentAt: possiblySent ? (history?.firstSentAt ?? null) : null,
-    lastSentAt: possiblySent ? (history?.lastSentAt ?? null) : null,
+    // What only a recovery says is found out anew at each try.
+    ...sent(history?.isAssumed ? undefined : history),
     attempts: (delivery?.attempts ?? 0) + 1,
     problem: null,
     evidence: error ? { status: error.status ?? null, excerpt: attempt?.excerpt ?? null } : null,
   };
+}
+
+function sent(
+  history: History | undefined,
+): Pick<DeliveryWrite, "possiblySent" | "firstSentAt" | "lastSentAt"> {
+  if (!history?.possiblySent) return { possiblySent: false, firstSentAt: null, lastSentAt: null };
+  const { firstSentAt, lastSentAt } = history;
+  return { possiblySent: true, firstSentAt: firstSentAt.getTime() > 0 ? firstSentAt : null, lastSentAt };
 }

@@ -137,6 +137,7 @@ function startAttempt(slice: Slice, ready: ReadyMutation, delivery: OpenDelivery
       isGuarded: mutation.baseVersion !== null,
       history: {
         possiblySent: delivery?.possiblySent ?? false,
+        isAssumed: delivery?.isAssumed ?? false,
         firstSentAt: delivery?.firstSentAt ?? now,
         lastSentAt: delivery?.lastSentAt ?? now,
       },
@@ -176,6 +177,7 @@ function historyAfter(slice: Slice, { context: { history }, changedAt }: Attempt
   if (!changedAt) return history;
   return {
     possiblySent: true,
+    isAssumed: false,
     firstSentAt: history.possiblySent ? history.firstSentAt : changedAt,
     lastSentAt: databaseNow(slice),
   };
@@ -207,7 +209,7 @@ async function createOrConflict(context: EffectContext): Promise<Effect> {
     return await createResolvers[context.upstream.entity(context.entity)!.create.class](context);
   } catch (error) {
     if (!isConflict(error)) throw error;
-    if (context.history.possiblySent) {
+    if (context.history.possiblySent && !context.history.isAssumed) {
       return { kind: "unclear", why: "a repeated create was answered with a conflict" };
     }
     return { kind: "conflict", current: undefined, wasRead: false };

@@ -32,7 +32,7 @@ async function passOver(slice: Slice, { mutation }: FollowedEntry, isLast: boole
 
 async function carry(slice: Slice, change: ReadyChange, isLast: boolean): Promise<Step> {
   const { ready, target } = change;
-  const delivery = deliveryOf(slice, ready.mutation);
+  const delivery = deliveryOf(slice, ready);
   // The primary took it, so it is allowed; and it is made on whatever the shadow holds.
   const judges: Judges = {
     create: () => undefined,

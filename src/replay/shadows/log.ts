@@ -117,6 +117,7 @@ export function toFollowed(rows: FollowedRow[], codec: PayloadCodec): FollowedEn
         base: undefined,
         data: patch,
         dependsOn: [],
+        occurredAt: null,
       },
       author: {
         userId: row.user_id ?? "",
