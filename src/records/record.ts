@@ -20,6 +20,8 @@ export interface StoredRecord extends RecordKey {
   createdBy: string | null;
   changedBy: string | null;
   changedBase: number | null;
+  /** Of records that are read for a change. */
+  changedAt: Date | undefined;
 }
 
 export function recordKey({ entity, serverId }: RecordKey): string {
@@ -36,7 +38,7 @@ export async function readRecords(
   if (keys.length === 0) return new Map();
   const { rows } = await sql<RecordRow>`
     select r.entity, r.server_id, r.version, r.feed_position, r.deleted, r.scopes, r.upstream_version, r.temp_id,
-      r.created_by, r.changed_by, r.changed_base, r.key_id, r.data
+      r.created_by, r.changed_by, r.changed_base, r.changed_at, r.key_id, r.data
     from unnest(${keys.map(({ entity }) => entity)}::text[], ${keys.map(({ serverId }) => serverId)}::text[])
       as key (entity, server_id)
     join record r on r.tenant_id = ${tenantId} and r.entity = key.entity and r.server_id = key.server_id`.execute(
@@ -80,6 +82,7 @@ export interface RecordRow {
   created_by: string | null;
   changed_by: string | null;
   changed_base: string | null;
+  changed_at?: Date;
   key_id: string;
   data: Buffer | null;
 }
@@ -98,5 +101,6 @@ export function toRecord(row: RecordRow, codec?: PayloadCodec): StoredRecord {
     createdBy: row.created_by,
     changedBy: row.changed_by,
     changedBase: row.changed_base === null ? null : Number(row.changed_base),
+    changedAt: row.changed_at,
   };
 }

@@ -32,6 +32,8 @@ export interface EffectContext {
   op: Operation;
   /** The mutation's data in the phone's shape, references substituted. For an update, the patch. */
   data: string;
+  /** The same, as the client's later changes of the record left it, if they took effect as well: after each of them. */
+  dataLater: string[];
   /** For an update, the whole record after it. */
   whole: string;
   /** The record before the change as we know it, in the phone's shape; null for a create. */
@@ -89,7 +91,7 @@ export const updateResolvers: Record<OperationClass, Resolver> = {
   "idempotency-key": async (context) => {
     if (isKeyForgotten(context, "update")) {
       const current = await read(context);
-      return current && isOurs(current, context.data)
+      return current && isOurs(current, context)
         ? applied(current)
         : isForgottenOnly(context, current)
           ? await update(context)
@@ -99,12 +101,12 @@ export const updateResolvers: Record<OperationClass, Resolver> = {
   },
   upsert: update,
   "client-id": update,
-  conditional: (context) => changeConditionally(context, update, (current) => isOurs(current, context.data)),
+  conditional: (context) => changeConditionally(context, update, (current) => isOurs(current, context)),
   lookup: async (context) => {
     if (!context.history.possiblySent) return await update(context);
     const current = await read(context);
     if (!current) return conflict(undefined);
-    return isOurs(current, context.data) ? applied(current) : await afterQuarantine(context, update);
+    return isOurs(current, context) ? applied(current) : await afterQuarantine(context, update);
   },
   opaque: (context) => (context.history.possiblySent ? parkUnclear(context) : update(context)),
 };
@@ -167,7 +169,7 @@ async function createUnderId(context: EffectContext): Promise<Effect> {
   const forgotten = await adoptForgotten(context);
   if (forgotten) return forgotten;
   const compared = (current: UpstreamAnswer): Effect =>
-    isOurs(current, context.data) ? applied(current) : conflict(current);
+    isOurs(current, context) ? applied(current) : conflict(current);
   if (context.history.possiblySent) {
     const current = await read(context);
     if (current) return compared(current);
@@ -278,8 +280,11 @@ function isKeyForgotten(
 }
 
 /** Whether the upstream's record holds what we sent. */
-export function isOurs(current: UpstreamAnswer, data: string): boolean {
-  return current.data !== undefined && holds(current.data, data);
+export function isOurs(
+  { data: current }: UpstreamAnswer,
+  { data, dataLater }: Pick<EffectContext, "data" | "dataLater">,
+): boolean {
+  return current !== undefined && [data, ...dataLater].some((sent) => holds(current, sent));
 }
 
 function idOf({ id }: EffectContext): string {

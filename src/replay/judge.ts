@@ -47,7 +47,7 @@ export async function judgeChange(
   slice: Slice,
   ready: ReadyMutation,
   read: () => Promise<UpstreamAnswer | undefined>,
-  { wasAllowed }: { wasAllowed: boolean },
+  { wasAllowed, isAssumed }: { wasAllowed: boolean; isAssumed: boolean },
 ): Promise<Judgement> {
   const target = await findTarget(slice, ready, read, wasAllowed);
   if (target === "gone") return { kind: "gone" };
@@ -55,7 +55,8 @@ export async function judgeChange(
   if (target.data === null) return { kind: "conflict", target };
   const fault = wasAllowed ? undefined : faultOf(ready, target.data);
   if (fault) return { kind: "rejected", problem: fault };
-  return { kind: isBasedOn(slice, ready, target.stored) ? "allowed" : "conflict", target };
+  const isBased = isBasedOn(slice, ready, target.stored, isAssumed);
+  return { kind: isBased ? "allowed" : "conflict", target };
 }
 
 function faultOf(ready: ReadyMutation, before: string): StoredProblem | undefined {
@@ -100,14 +101,25 @@ function fieldProblem(
 
 /**
  * Whether the record has not changed since the version that the mutation names. What the same client did since then,
- * and nobody else in between, does not count: own edits don't conflict with themselves.
+ * and nobody else in between, does not count: own edits don't conflict with themselves. Of a mutation from before a
+ * recovery, a version that was given out again since is not the one that it names.
  */
-function isBasedOn({ claim }: Slice, { mutation }: ReadyMutation, stored: StoredRecord | undefined): boolean {
+function isBasedOn(
+  { claim }: Slice,
+  { mutation }: ReadyMutation,
+  stored: StoredRecord | undefined,
+  isAssumed: boolean,
+): boolean {
   if (mutation.baseVersion === null || !stored) return true;
   const base = Number(mutation.baseVersion);
-  if (base === stored.version) return true;
   const isOwnChain = stored.changedBy === claim.clientId && stored.changedBase !== null;
+  const isGivenAgain = isAssumed && !isOwnChain && isAfter(stored.changedAt, claim.recoveredAt);
+  if (base === stored.version) return !isGivenAgain;
   return isOwnChain && base >= (stored.changedBase ?? 0) && base < stored.version;
+}
+
+function isAfter(changedAt: Date | undefined, recoveredAt: Date | undefined): boolean {
+  return changedAt !== undefined && recoveredAt !== undefined && changedAt > recoveredAt;
 }
 
 /** Where the client's own uninterrupted edits of the record began: a version. */

@@ -1,5 +1,8 @@
 import type { Mutation } from "../inbox/mutation.ts";
+import { mergePatch } from "../platform/json-text.ts";
 import type { Author, SentBetween } from "./lane.ts";
+import type { ReadyMutation } from "./prepare.ts";
+import type { Slice } from "./slice.ts";
 
 const dayMs = 86_400_000;
 /** Phones' clocks are wrong; by more than this hardly ever without being far off. */
@@ -37,4 +40,21 @@ export function sentBeforeRecovery(
     // An owner that has not heard of the recovery stops with its lease.
     until: new Date(recovered + leaseMs),
   };
+}
+
+/**
+ * What a mutation set, as the client's later updates of the record would have left it: after the first of them, after the
+ * second, and so on. When it may all have been done before, one of these may be what is found.
+ */
+export function ownLater({ entries }: Pick<Slice, "entries">, { mutation, data }: ReadyMutation): string[] {
+  const later = entries.flatMap((entry) =>
+    "mutation" in entry && isOfSameRecord(entry.mutation, mutation) ? [entry.mutation.data ?? "{}"] : [],
+  );
+  return later.map((_, index) =>
+    later.slice(0, index + 1).reduce((merged, patch) => mergePatch(merged, patch), data),
+  );
+}
+
+function isOfSameRecord(later: Mutation, { seq, entity, recordId }: Mutation): boolean {
+  return later.seq > seq && later.op === "update" && later.entity === entity && later.recordId === recordId;
 }

@@ -28,6 +28,7 @@ import {
 } from "./judge.ts";
 import type { OpenDelivery } from "./lane.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
+import { ownLater } from "./recovery.ts";
 import { commitSlice, databaseNow, ensureLease, keepAttempt, LaneLost, type Slice } from "./slice.ts";
 
 /** What one mutation comes to at the upstream, before it is written down. */
@@ -133,6 +134,7 @@ function startAttempt(slice: Slice, ready: ReadyMutation, delivery: OpenDelivery
       entity: mutation.entity,
       op: mutation.op,
       data,
+      dataLater: delivery?.isAssumed ? ownLater(slice, ready) : [],
       tempId: tempId === undefined ? undefined : toTempId(tempId),
       isGuarded: mutation.baseVersion !== null,
       history: {
@@ -274,7 +276,8 @@ async function replayChange(
   };
   const readUnseen = (): Promise<UpstreamAnswer | undefined> => read().catch(noneIfRefused);
   const wasAllowed = attempt.delivery?.wasAllowed ?? false;
-  const judgement = await judges.change(slice, ready, readUnseen, { wasAllowed });
+  const { isAssumed = false } = attempt.delivery ?? {};
+  const judgement = await judges.change(slice, ready, readUnseen, { wasAllowed, isAssumed });
   if (judgement.kind === "rejected") return judgement;
   if (judgement.kind === "gone") return goneBefore(serverId, ready, attempt);
   const { target } = judgement;
@@ -299,15 +302,15 @@ async function replayChange(
 
 /** What may have been sent before may itself be what moved the version; then the record holds it. */
 async function settleStale(
-  { data, history }: EffectContext,
+  context: EffectContext,
   { mutation }: ReadyMutation,
   target: Target,
   read: () => Promise<UpstreamAnswer | undefined>,
 ): Promise<Effect> {
-  if (!history.possiblySent || target.data === null)
+  if (!context.history.possiblySent || target.data === null)
     return { kind: "conflict", current: undefined, wasRead: false };
   const current = await read();
-  const isDone = mutation.op === "delete" ? !current : current !== undefined && isOurs(current, data);
+  const isDone = mutation.op === "delete" ? !current : current !== undefined && isOurs(current, context);
   return isDone ? { kind: "applied", answer: current } : { kind: "conflict", current, wasRead: true };
 }
 
@@ -323,8 +326,8 @@ async function changeOrConflict(
     if (!isConflict(error)) throw error;
     const current = await read();
     // What an earlier call did may itself be what is in the way.
-    const { history, op, data } = context;
-    const isDone = op === "delete" ? !current : history.possiblySent && current && isOurs(current, data);
+    const { history, op } = context;
+    const isDone = op === "delete" ? !current : history.possiblySent && current && isOurs(current, context);
     return isDone ? { kind: "applied", answer: current } : { kind: "conflict", current, wasRead: true };
   }
 }

@@ -46,21 +46,24 @@ export function newKeepingPhone(gateway: TestGateway, entity: CapabilityClass): 
 }
 
 /** What a phone did before the moment to which the database is put back. */
-export async function before(phone: KeepingPhone): Promise<Record<"kept" | "doomed", string>> {
+export async function before(phone: KeepingPhone): Promise<Record<"kept" | "doomed" | "version", string>> {
   const names = { kept: tempId(), doomed: tempId() };
   phone.add({ op: "create", recordId: names.kept, data: { name: "kept", minutes: 45 } });
   phone.add({ op: "create", recordId: names.doomed, data: { name: "doomed" } });
-  expectApplied(await phone.replay());
-  return names;
+  const results = await phone.replay();
+  expectApplied(results);
+  return { ...names, version: results[0]?.version ?? "" };
 }
 
 /** And after it; the upstream has all of it, the database forgets it. */
 export async function after(
   phone: KeepingPhone,
-  { kept, doomed }: { kept: string; doomed: string },
+  { kept, doomed, version }: Record<"kept" | "doomed" | "version", string>,
 ): Promise<Result[]> {
   const lost = tempId();
-  phone.add({ op: "update", recordId: kept, data: { minutes: 50 } });
+  const next = String(Number(version) + 1);
+  phone.add({ op: "update", recordId: kept, data: { minutes: 48 }, baseVersion: version });
+  phone.add({ op: "update", recordId: kept, data: { minutes: 50 }, baseVersion: next });
   phone.add({ op: "create", recordId: lost, data: { name: "lost", minutes: 46 } });
   phone.add({ op: "update", recordId: lost, data: { minutes: 51 } });
   phone.add({ op: "delete", recordId: doomed });

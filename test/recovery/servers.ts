@@ -129,8 +129,6 @@ export async function startStandby(primary: Server): Promise<Standby> {
     ownerUrl: at(primary.ownerUrl),
     serviceUrl: at(primary.serviceUrl),
   };
-  const ask = async <T>(url: string, query: string): Promise<T> =>
-    await asSuperuser(url, async (client) => (await client.query(query)).rows[0]?.it as T);
   return {
     ...toServer(dataDir, urls, stop),
     async hasCaughtUp() {
@@ -151,6 +149,11 @@ export async function startStandby(primary: Server): Promise<Standby> {
       expect(await ask(urls.superuserUrl, "select pg_promote() as it")).toBe(true);
     },
   };
+}
+
+/** The value of a query's column `it`. */
+async function ask<T>(url: string, query: string): Promise<T> {
+  return await asSuperuser(url, async (client) => (await client.query(query)).rows[0]?.it as T);
 }
 
 const waiting = { timeout: 20_000, interval: 50 };
