@@ -46,10 +46,11 @@ describe("what may have been sent before a recovery", () => {
   });
 });
 
+const update = (seq: number, recordId: string, data: string, op = "update") => ({
+  mutation: { seq, id: "", entity: "activity", op, recordId, data },
+});
+
 test("what later updates of the same record in the log made of it may be found, one after the other", () => {
-  const update = (seq: number, recordId: string, data: string, op = "update") => ({
-    mutation: { seq, id: "", entity: "activity", op, recordId, data },
-  });
   const entries = [
     update(1, "a", '{"minutes":1}'),
     update(2, "a", '{"minutes":2}'),
