@@ -19,7 +19,12 @@ let store: ReplayStore;
 beforeAll(async () => {
   database = await createTestDatabase();
   db = openDatabase(database.serviceUrl, { poolMax: 4, onError: () => undefined });
-  store = createReplayStore(db, tenantId, { codec: plainCodec, owner: "worker", leaseMs: 60_000 });
+  store = createReplayStore(db, tenantId, {
+    codec: plainCodec,
+    owner: "worker",
+    leaseMs: 60_000,
+    upstream: { id: "crm", role: "primary" },
+  });
 });
 afterAll(async () => {
   await db?.destroy();
