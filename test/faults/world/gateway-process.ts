@@ -30,7 +30,7 @@ export interface GatewaySettings {
 
 const main = fileURLToPath(new URL("../../../src/main.ts", import.meta.url));
 const clock = new URL("../clock.ts", import.meta.url).href;
-const startTimeoutMs = 30_000;
+const startTimeoutMs = 120_000;
 
 /** Starts a process and waits until it is ready. Rejects when it ends, or takes too long. */
 export async function startGatewayProcess(settings: GatewaySettings): Promise<GatewayProcess> {
