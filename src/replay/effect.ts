@@ -97,7 +97,9 @@ export const updateResolvers: Record<OperationClass, Resolver> = {
           ? await update(context)
           : unclear("the key is no longer recognised");
     }
-    return await sendUnlessInProgress(context, update);
+    const effect = await sendUnlessInProgress(context, update);
+    // A repeated key may be answered as the first call was, with the record as it stood then.
+    return context.history.possiblySent ? applied(await read(context)) : effect;
   },
   upsert: update,
   "client-id": update,

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
 import { queueBackends } from "../fixtures/redis.ts";
 import { faults, type Exchange } from "../fixtures/scripted-faults.ts";
+import type { RecordedRequest } from "../fixtures/scripted-store.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
 import { capabilities, storeOptions, type CapabilityClass } from "./capabilities.ts";
 import { linesOf, newPhone, type Phone } from "./phone.ts";
@@ -159,6 +160,26 @@ describe.each(queueBackends())("on %s", (queues) => {
       expect(upserts.at(-1)).toMatchObject({ version: String(Math.max(...versions)), data: end });
     },
   );
+
+  test("the answer to a repeated key is of an earlier time, and takes nobody's later change back", async () => {
+    const phones = [newPhone(gateway), newPhone(gateway)];
+    const entity = "idempotency-key";
+    const { recordId } = await createdBy(phones[0]!, entity, { a: 0, b: 0 });
+    const when = ({ method, path, body }: RecordedRequest): boolean =>
+      method === "PATCH" && path === `/${entity}/${recordId}` && body.includes('"a"');
+    upstream.script(when, faults.loseReply(), faults.status(429, { headers: { "retry-after": "1" } }));
+    phones[0]!.add({ op: "update", entity, recordId, data: { a: 1 } });
+    phones[1]!.add({ op: "update", entity, recordId, data: { b: 1 } });
+    const first = phones[0]!.replay();
+    await upstream.received(when, 2);
+    expect(linesOf([...(await phones[1]!.replay()), ...(await first)])).toEqual(["applied", "applied"]);
+    expect(held(entity, recordId)).toMatchObject({ a: 1, b: 1 });
+    const { body } = await newPhone(gateway).api.get("/v1/changes?limit=1000");
+    const last = body.changes.findLast(
+      (change: { id?: string; entity?: string }) => change.id === recordId && change.entity === entity,
+    );
+    expect(last).toMatchObject({ data: { a: 1, b: 1 } });
+  });
 
   test("two workers that see a record for the first time lose neither's change", async () => {
     await using other = await gateway.another();

@@ -29,7 +29,7 @@ const common: NamedFault[] = [
 
 /** Of answers that have a body. */
 const ofBodies: NamedFault[] = [
-  { name: "slow trickle", fate: "unclear", fault: faults.trickle(30) },
+  { name: "slow trickle", fate: "unclear", fault: faults.trickle(100) },
   { name: "truncated body", fate: "unclear", fault: faults.truncate() },
 ];
 
