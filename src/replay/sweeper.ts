@@ -12,11 +12,10 @@ const urgentMax = 100;
 export function startSweeper({
   wake,
   log,
-  tenantIds,
+  served,
   readOverdue,
-}: Pick<ReplayDeps, "wake" | "log" | "readOverdue"> & { tenantIds: readonly string[] }): {
-  stop: () => void;
-} {
+}: Pick<ReplayDeps, "wake" | "log" | "served" | "readOverdue">): { stop: () => void } {
+  const tenantIds = new Set(served.map(({ tenantId }) => tenantId));
   let timer: NodeJS.Timeout | undefined;
   let isStopped = false;
 

@@ -95,8 +95,7 @@ export function startReplayWorker(deps: ReplayDeps): ReplayWorker {
       stalledInterval: 15_000,
     },
   );
-  const tenantIds = [...new Set(deps.served.map(({ tenantId }) => tenantId))];
-  const sweeper = startSweeper({ ...deps, tenantIds });
+  const sweeper = startSweeper(deps);
   return {
     async close() {
       stopping.now = true;
