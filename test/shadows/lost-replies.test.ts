@@ -22,7 +22,7 @@ const losses: [string, Fault][] = [
 
 const system = (url: string): object => (capabilities(url) as { crm: object }).crm;
 
-describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
+describe.each(queueBackends())("on %s", { timeout: 90_000 }, (queues) => {
   let primary: ScriptedUpstream;
   let shadow: ScriptedUpstream;
   let gateway: TestGateway;
@@ -59,21 +59,16 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
           });
       await phone.replay();
       await caughtUp(gateway);
-      const ownIds = new Map(
-        shadow.records(name).map((text) => {
-          const { id, marker } = JSON.parse(text) as { id: unknown; marker: string };
-          return [marker, String(id)];
-        }),
-      );
+      const ownIds = await ownIdsOf(gateway);
       const itsCalls = cases.map(({ op, recordId, fault, what }) => {
         const marker = recordId.slice(9);
-        const isIts = isCallOf(op, name, { marker, ownId: ownIds.get(marker) ?? "" });
+        const isIts = isCallOf(op, name, { marker, ownId: ownIds.get(recordId) ?? "" });
         shadow.script(isIts, fault);
         phone.add({ op, entity: name, recordId, ...dataOf(op, marker) });
         return { op, what, isIts, marker };
       });
       expect(linesOf(await phone.replay())).toEqual(cases.map(() => "applied"));
-      await caughtUp(gateway);
+      await caughtUp(gateway, 60_000);
       const held = shadow
         .records(name)
         .map((text) => JSON.parse(text) as { marker: string; minutes: number });
@@ -95,6 +90,15 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
     },
   );
 });
+
+/** What the shadow calls the records, by their temp IDs. */
+async function ownIdsOf({ database }: TestGateway): Promise<Map<string, string>> {
+  const rows = await rowsOf<{ temp_id: string; own_id: string }>(
+    database,
+    "select m.temp_id, r.own_id from shadow_record r join id_map m using (entity, server_id)",
+  );
+  return new Map(rows.map((row) => [`urn:uuid:${row.temp_id}`, row.own_id]));
+}
 
 /** These are sent again as they are; the shadow ends in the same state. */
 function isRepeated(name: CapabilityClass, op: Operation): boolean {

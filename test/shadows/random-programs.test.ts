@@ -45,7 +45,8 @@ interface Known {
 function act(phone: Phone, known: Known[], next: (max: number) => number): void {
   const mentors = known.filter(({ entity }) => entity === "mentor");
   const anyMentor = (): string | undefined => mentors[next(Math.max(1, mentors.length))]?.recordId;
-  const entity = next(3) === 0 ? "mentor" : "activity";
+  const target = known[next(known.length + 4)];
+  const entity = target?.entity ?? (next(3) === 0 ? "mentor" : "activity");
   const mentor = anyMentor();
   const fields = {
     [`f${next(3)}`]: next(1000),
@@ -53,7 +54,6 @@ function act(phone: Phone, known: Known[], next: (max: number) => number): void 
     ...(mentor !== undefined && entity === "activity" && next(4) === 0 && { others: [mentor, anyMentor()] }),
     ...(next(5) === 0 && { f0: null }),
   };
-  const target = known[next(known.length + 4)];
   if (!target) {
     const recordId = tempId();
     known.push({ entity, recordId });
