@@ -65,7 +65,7 @@ function toRow(record: RecordWrite & { ordinal: number }, codec: PayloadCodec) {
     entity,
     serverId,
     op: data === null ? "delete" : mutation?.op === "create" ? "create" : "update",
-    isForeign: mutation === undefined,
+    isForeign: mutation === undefined && record.changedBy === null,
     userId: mutation?.userId ?? null,
     requestId: mutation?.requestId ?? null,
     patch: encoded(patch),

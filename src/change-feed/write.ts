@@ -23,7 +23,7 @@ export interface RecordWrite extends RecordKey {
   changedBase: number | null;
   /** The record as it was known before; undefined or null for one that was not known. For those who follow the primary. */
   before?: string | null;
-  /** The mutation that changed it; without one, others did. */
+  /** The mutation that changed it, if it is known how. */
   mutation?: AppliedMutation;
 }
 

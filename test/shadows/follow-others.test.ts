@@ -11,7 +11,7 @@ function changeAtPrimary({ primary }: Pair, path: string, change: object): void 
   expect(primary.apply(request).status).toBe(200);
 }
 
-describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
+describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
   test.each([
     ["with `follow`, what others changed in the primary reaches the shadow with the next change", true],
     ["without `follow`, a shadow gets what clients changed and no more", false],

@@ -7,7 +7,7 @@ import { linesOf, newPhone } from "../replay/phone.ts";
 import { rowsOf } from "../replay/rows.ts";
 import { added, bothHold, caughtUp, startPair } from "./pair.ts";
 
-describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
+describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
   test("a shadow gets what the primary took, with its own IDs for the records and in every reference", async () => {
     await using pair = await startPair(queues);
     const { gateway, shadow } = pair;
@@ -49,7 +49,7 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
           });
         }
         await phone.send({ wait: 0 });
-        await phone.settled();
+        await phone.settled(60_000);
       }),
     );
     await caughtUp(gateway);

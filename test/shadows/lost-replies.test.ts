@@ -22,7 +22,7 @@ const losses: [string, Fault][] = [
 
 const system = (url: string): object => (capabilities(url) as { crm: object }).crm;
 
-describe.each(queueBackends())("on %s", { timeout: 90_000 }, (queues) => {
+describe.each(queueBackends())("on %s", { timeout: 180_000 }, (queues) => {
   let primary: ScriptedUpstream;
   let shadow: ScriptedUpstream;
   let gateway: TestGateway;
@@ -68,7 +68,7 @@ describe.each(queueBackends())("on %s", { timeout: 90_000 }, (queues) => {
         return { op, what, isIts, marker };
       });
       expect(linesOf(await phone.replay())).toEqual(cases.map(() => "applied"));
-      await caughtUp(gateway, 60_000);
+      await caughtUp(gateway);
       const held = shadow
         .records(name)
         .map((text) => JSON.parse(text) as { marker: string; minutes: number });

@@ -86,7 +86,7 @@ export async function startSystems(): Promise<[ScriptedUpstream, ScriptedUpstrea
 }
 
 /** Waits until the shadow was added and its lanes have passed everything. */
-export async function caughtUp(gateway: Pick<TestGateway, "database">, timeoutMs = 20_000): Promise<void> {
+export async function caughtUp(gateway: Pick<TestGateway, "database">, timeoutMs = 60_000): Promise<void> {
   const { database } = gateway;
   await added(gateway);
   const behind = `
@@ -106,7 +106,7 @@ export async function caughtUp(gateway: Pick<TestGateway, "database">, timeoutMs
 export async function added({ database }: Pick<TestGateway, "database">): Promise<void> {
   const lanes = async (): Promise<unknown[]> =>
     await rowsOf(database, "select 1 from lane where partition is not null");
-  await vi.waitFor(async () => expect(await lanes()).toHaveLength(16), { timeout: 20_000, interval: 50 });
+  await vi.waitFor(async () => expect(await lanes()).toHaveLength(16), { timeout: 60_000, interval: 50 });
 }
 
 type Held = Record<string, unknown> & { id: string | number };

@@ -79,7 +79,7 @@ async function runProgram({ gateway }: Pair, next: (max: number) => number): Pro
 }
 
 describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
-  test.each([11, 12, 13].flatMap((seed) => [true, false].map((follow) => [seed, follow] as const)))(
+  test.each([11, 12].flatMap((seed) => [true, false].map((follow) => [seed, follow] as const)))(
     "after a random program with faults (seed %i, follow: %s) primary and shadow hold the same",
     async (seed, follow) => {
       const config = {
@@ -92,7 +92,7 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
       misfortune(pair.primary, next);
       misfortune(pair.shadow, next);
       await runProgram(pair, next);
-      await caughtUp(pair.gateway, 60_000);
+      await caughtUp(pair.gateway);
       const held = await bothHold(pair);
       expect(held.shadow).toEqual(held.primary);
       expect(await rowsOf(pair.gateway.database, "select * from delivery")).toEqual([]);

@@ -41,7 +41,7 @@ async function live(phone: Phone, rounds: number): Promise<void> {
   phone.add({ op: "create", recordId: gone, data: { n: -1 } });
   phone.add({ op: "delete", recordId: gone });
   await phone.send({ wait: 0 });
-  await phone.settled();
+  await phone.settled(60_000);
 }
 
 describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
@@ -58,12 +58,12 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     const busy = newPhone(gateway);
     const later = await pair.addShadow();
     const during = live(busy, 8);
-    await caughtUp(later, 60_000);
+    await caughtUp(later);
     await during;
     await live(phone, 3);
     phone.add({ op: "update", entity: "mentor", recordId: "900", data: { name: "oldest" } });
     await phone.replay();
-    await caughtUp(later, 60_000);
+    await caughtUp(later);
     const held = await bothHold(pair);
     expect(held.shadow).toEqual(held.primary);
     expect(await rowsOf(gateway.database, "select * from delivery")).toEqual([]);
@@ -109,7 +109,7 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     // Both drain the clients' lanes now, and only one of them was told of the shadow.
     const phones = Array.from({ length: 6 }, () => newPhone(gateway));
     await Promise.all(phones.map(async (one) => await live(one, 2)));
-    await caughtUp(gateway, 60_000);
+    await caughtUp(gateway);
     const held = await bothHold(pair);
     expect(held.shadow).toEqual(held.primary);
   });

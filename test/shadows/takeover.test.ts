@@ -33,7 +33,7 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     victim.signal("SIGKILL");
     await victim.exited;
     await gateway.another("worker");
-    await caughtUp(gateway, 60_000);
+    await caughtUp(gateway);
     const held = await bothHold(both);
     expect(held.shadow).toEqual(held.primary);
     expect(shadow.effects.filter(({ op }) => op === "create")).toHaveLength(20);
