@@ -42,7 +42,7 @@ const flushMs = 45_000;
 /** How long calls go on failing after everything else has healed. */
 const unsteadyMs = 10_000;
 /** Take-overs, sweeps and backoffs are over long before. */
-const quietMs = 60_000;
+const quietMs = 120_000;
 
 /** One run: a world, phones that use it, faults, then peace, then judgement. What it found is in `violations`. */
 export async function runOnce(
@@ -69,11 +69,13 @@ export async function runOnce(
   await untilQuiet(world, unsteadyMs, signal);
   world.upstream.ask({ ask: "faults", rate: 0 });
   const healedAt = performance.now();
-  await untilQuiet(world, quietMs, signal);
+  const isQuiet = await untilQuiet(world, quietMs, signal);
   const quietAfterMs = performance.now() - healedAt;
   await Promise.all(readers.map(async ({ follower }) => await follower.finish()));
 
   const evidence = await gather(world, [...fleet.mutations.values()]);
+  // What is found besides may then only be unfinished.
+  if (!isQuiet) violations.push({ kind: "stuck", what: "lanes are still at work", about: [] });
   violations.push(
     ...judgeOutcomes(evidence),
     ...judgeEffects(evidence),
@@ -144,16 +146,17 @@ async function play(
   }
 }
 
-/** Waits until no lane has anything to do; for so long, and no longer. */
-async function untilQuiet({ postgres }: World, forMs: number, signal: AbortSignal): Promise<void> {
+/** Waits until no lane has anything to do; for so long, and no longer. False when some still have. */
+async function untilQuiet({ postgres }: World, forMs: number, signal: AbortSignal): Promise<boolean> {
   const until = performance.now() + forMs;
   while (performance.now() < until) {
     const busy = await postgres.rows(
       "select 1 from lane where due_at is not null or lease_until is not null or position < tail limit 1",
     );
-    if (busy.length === 0) return;
+    if (busy.length === 0) return true;
     await delay(100, undefined, { signal });
   }
+  return false;
 }
 
 async function judgeServers(world: World, { failures }: Disturber): Promise<Violation[]> {

@@ -48,7 +48,7 @@ export const sabotages: Sabotage[] = [
   {
     name: "the sweeper",
     file: "src/replay/worker.ts",
-    find: "const sweeper = startSweeper(deps);",
+    find: "const sweeper = startSweeper({ ...deps, tenantIds });",
     replace: "const sweeper = { stop: () => void startSweeper };",
     test: { file: "test/replay/lost-words.test.ts", name: "what was accepted while nobody replayed" },
     run: ["--faults", "lose all jobs,kill worker"],
@@ -64,8 +64,8 @@ export const sabotages: Sabotage[] = [
   {
     name: "the quarantine",
     file: "src/replay/effect.ts",
-    find: "if (until > context.nowMs) return",
-    replace: "if (until > Infinity) return",
+    find: "return forMs > 0 ? {",
+    replace: "return forMs > Infinity ? {",
     test: { file: "test/replay/resolvers.test.ts", name: "a record that the search does not show yet" },
     run: ["--faults", "lose all jobs", "--rate", "0.25"],
   },
