@@ -46,6 +46,8 @@ export interface InstallationWatch {
   open: (ask: Ask) => Promise<void>;
   /** Looks at the database behind a new connection, once open. Never fails; an answer that does not come says nothing. */
   look: (ask: Ask) => void;
+  /** The same, to be waited for. */
+  looked: (ask: Ask) => Promise<void>;
   /** The feed's epoch, as it was last seen. */
   epoch: () => string;
   /** @throws {TidegateError} `recovery-needed` when this is not the database that was served. */
@@ -96,6 +98,7 @@ export function createInstallationWatch({ log }: { log: Logger }): InstallationW
     look(ask) {
       if (timer) lookQuietly(ask);
     },
+    looked: look,
     async open(ask) {
       await ask("update installation set served_as = database_identity() where served_as is null");
       await look(ask);
@@ -115,18 +118,21 @@ function mismatchOf({ identity, servedAs }: Installation): string | undefined {
   return identity === servedAs ? undefined : `It is ${identity}, and was served as ${servedAs ?? "nothing"}.`;
 }
 
-/** Why the database can't be what became of the one that this process knows. */
+/** Why the database can't be what became of the one that this process knows. A recovery since then explains everything. */
 function contradictionOf(before: Installation, found: Installation): string | undefined {
-  if (found.identity === undefined) return undefined;
-  if (found.identity === before.identity) {
-    return found.logBytes < before.logBytes ? "Its log ends before what was seen of it." : undefined;
-  }
-  const isRecovered = (found.recoveredAt?.getTime() ?? 0) > (before.recoveredAt?.getTime() ?? 0);
-  return isRecovered ? undefined : `It is ${found.identity}, and was ${before.identity}.`;
+  if (found.identity === undefined || recoveredMs(found) > recoveredMs(before)) return undefined;
+  if (found.identity !== before.identity) return `It is ${found.identity}, and was ${before.identity}.`;
+  return found.logBytes < before.logBytes ? "Its log ends before what was seen of it." : undefined;
 }
 
+/** Of two that were asked for at the same time, either may answer first. */
 function isLater(found: Installation, known: Installation): boolean {
+  if (recoveredMs(found) !== recoveredMs(known)) return recoveredMs(found) > recoveredMs(known);
   return found.identity !== known.identity || found.logBytes >= known.logBytes;
+}
+
+function recoveredMs({ recoveredAt }: Installation): number {
+  return recoveredAt?.getTime() ?? 0;
 }
 
 /** Lets every process refuse, and those that start later. */
