@@ -79,7 +79,7 @@ async function open(
   const db = openDatabase(databaseUrl, {
     poolMax: databaseConnections,
     onError,
-    onConnection: (connection) => installation.look((text, values) => connection.query(text, values)),
+    onConnection: (connection) => void installation.look((text, values) => connection.query(text, values)),
   });
   onClose(() => db.destroy());
   await assertSchemaIsCurrent(db, { queuesOnPostgres: environment.redisUrl === undefined });

@@ -37,7 +37,7 @@ async function opened() {
   };
   const look = async (what: Partial<typeof database.row>): Promise<boolean> => {
     Object.assign(database.row, what);
-    await watch.looked(database.ask);
+    await watch.look(database.ask);
     return isServed();
   };
   return { ...database, watch, log, look, isServed };
@@ -96,13 +96,13 @@ test("an answer that comes after a later one changes nothing", async () => {
     await gate.promise;
     return { rows };
   };
-  const slow = watch.looked(late);
+  const slow = watch.look(late);
   row.log_bytes = "200";
-  await watch.looked(async () => await Promise.resolve({ rows: [{ ...row }] }));
+  await watch.look(async () => await Promise.resolve({ rows: [{ ...row }] }));
   gate.resolve();
   await slow;
   expect(isServed()).toBe(true);
   row.log_bytes = "150";
-  await watch.looked(async () => await Promise.resolve({ rows: [{ ...row }] }));
+  await watch.look(async () => await Promise.resolve({ rows: [{ ...row }] }));
   expect(isServed()).toBe(false);
 });

@@ -45,9 +45,7 @@ export interface InstallationWatch {
   /** Looks before anything is served; a database that was never served is taken over as it is. */
   open: (ask: Ask) => Promise<void>;
   /** Looks at the database behind a new connection, once open. Never fails; an answer that does not come says nothing. */
-  look: (ask: Ask) => void;
-  /** The same, to be waited for. */
-  looked: (ask: Ask) => Promise<void>;
+  look: (ask: Ask) => Promise<void>;
   /** The feed's epoch, as it was last seen. */
   epoch: () => string;
   /** @throws {TidegateError} `recovery-needed` when this is not the database that was served. */
@@ -91,18 +89,17 @@ export function createInstallationWatch({ log }: { log: Logger }): InstallationW
     fault = found;
   }
 
-  const lookQuietly = (ask: Ask): void =>
-    void look(ask).catch((error: unknown) => log.warn({ err: error }, "the database did not say who it is"));
+  const lookQuietly = async (ask: Ask): Promise<void> =>
+    await look(ask).catch((error: unknown) => log.warn({ err: error }, "the database did not say who it is"));
 
   return {
-    look(ask) {
-      if (timer) lookQuietly(ask);
+    async look(ask) {
+      if (timer) await lookQuietly(ask);
     },
-    looked: look,
     async open(ask) {
       await ask("update installation set served_as = database_identity() where served_as is null");
       await look(ask);
-      timer = setInterval(() => lookQuietly(ask), lookIntervalMs);
+      timer = setInterval(() => void lookQuietly(ask), lookIntervalMs);
       timer.unref();
     },
     epoch: () => latest?.epoch ?? "",
