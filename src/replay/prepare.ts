@@ -7,6 +7,7 @@ import { tempUuid, toTempId } from "../platform/uuid.ts";
 import { recordKey } from "../records/record.ts";
 import type { Author } from "./lane.ts";
 import { recordsIn, referencesIn, substitute } from "./references.ts";
+import { firstLive, resolve } from "./names.ts";
 import { whileLeased, type Blocked, type Slice } from "./slice.ts";
 
 /** A mutation with its references resolved, ready to be judged and sent. */
@@ -58,7 +59,8 @@ export async function prepare(
     };
   }
   const references = referencesIn(mutation.data, config).filter((uuid) => uuid !== own);
-  const states = await resolve(slice, own === undefined ? references : [own, ...references]);
+  const named = own === undefined ? references : [own, ...references];
+  const states = await resolve(slice, named, mutation.op === "create" ? mutation.id : undefined);
   const names = { own, references, states };
   const ready = toReady(mutation, author, config, names);
   if (wasSent) return { kind: "ready", ready };
@@ -74,20 +76,6 @@ interface Names {
   own: string | undefined;
   references: string[];
   states: Map<string, TempIdState>;
-}
-
-const unknown: TempIdState = { kind: "unmapped", creates: [] };
-
-/** What is known of temp IDs; those that are mapped are remembered for the slice. */
-export async function resolve(slice: Slice, tempIds: string[]): Promise<Map<string, TempIdState>> {
-  const open = tempIds.filter((tempId) => !slice.mapped.has(tempId));
-  const found: Map<string, TempIdState> =
-    open.length > 0 ? await whileLeased(slice, () => slice.store.resolve(open)) : new Map();
-  for (const tempId of open) {
-    const state = found.get(tempId);
-    if (state?.kind === "mapped") slice.mapped.set(tempId, state);
-  }
-  return new Map(tempIds.map((tempId) => [tempId, slice.mapped.get(tempId) ?? found.get(tempId) ?? unknown]));
 }
 
 function toReady(
@@ -143,8 +131,8 @@ function misnamed(mutation: Mutation, { own, states }: Names): Prepared | undefi
 /** Of several creates of one temp ID, the one that was accepted first and did not fail has it. */
 function isTaken({ id }: Mutation, state: TempIdState): boolean {
   if (state.kind === "mapped") return true;
-  const live = state.creates.find(({ status }) => status === null);
-  return live !== undefined && live.mutationId !== id;
+  const live = firstLive(state);
+  return live !== undefined && live !== id;
 }
 
 /** The parked or held mutation that this one depends on: same record, a reference to it, or named in `dependsOn`. */

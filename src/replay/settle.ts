@@ -9,6 +9,7 @@ import type { LaneCommit, Outcome } from "./commit.ts";
 import type { DeliveryWrite, SettledDelivery } from "./delivery.ts";
 import type { History } from "./effect.ts";
 import type { OpenDelivery } from "./lane.ts";
+import { learn } from "./names.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
 import { commitSlice, ensureLease, isShadow, whileLeased, type Slice } from "./slice.ts";
 import { unmappable, type Verdict } from "./step.ts";
@@ -87,6 +88,7 @@ async function settleChanged(
     let record = verdict.record;
     for (;;) {
       const step = await tryPass(slice, { ...commit, record }, place, isLast);
+      if (step && commit.mapping) learn(slice, commit.mapping);
       if (step) return step;
       record = await readAgain(slice, ready, record);
     }

@@ -34,6 +34,8 @@ export interface Slice {
   attempt: AttemptWrite | undefined;
   /** Temp IDs that are known to be mapped; that never changes. */
   mapped: Map<string, Extract<TempIdState, { kind: "mapped" }>>;
+  /** What was known of the records' temp IDs when names were first looked up. */
+  foreseen: ReadonlyMap<string, TempIdState> | undefined;
 }
 
 /** What a slice tells about what it did, when it is done. */

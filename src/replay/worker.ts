@@ -241,6 +241,7 @@ function toSlice(
     recorded: new Set(claim.deliveries.map(({ mutationId }) => mutationId)),
     attempt: undefined,
     mapped: new Map(),
+    foreseen: undefined,
     events: {
       setAside: turns.wasSetAside,
       committed({ outcome, record, unblocked }) {

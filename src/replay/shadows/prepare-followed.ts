@@ -3,7 +3,8 @@ import { isObject, slicesAt } from "../../platform/json-text.ts";
 import { recordKey, type RecordKey } from "../../records/record.ts";
 import type { Target } from "../judge.ts";
 import type { FollowedEntry } from "../lane.ts";
-import { problem, resolve, type Prepared, type ReadyMutation } from "../prepare.ts";
+import { resolve } from "../names.ts";
+import { problem, type Prepared, type ReadyMutation } from "../prepare.ts";
 import { whileLeased, type Slice } from "../slice.ts";
 import {
   recordsNamedIn,
