@@ -55,7 +55,8 @@ describe.each(queueBackends())("on %s", (queues) => {
       addCreates(phone, 3);
       await phone.send({ wait: 0 });
     }
-    await vi.waitFor(async () => expect(await retryingOf(gateway)).toBe(phones.length));
+    // One by one, as the breaker's probes.
+    await vi.waitFor(async () => expect(await retryingOf(gateway)).toBe(phones.length), 20_000);
     // Nobody else has to suffer from it.
     const elsewhere = newPhone(gateway, { iss: "other" });
     addCreates(elsewhere, 3);
