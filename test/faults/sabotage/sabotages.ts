@@ -48,8 +48,8 @@ export const sabotages: Sabotage[] = [
   {
     name: "the sweeper",
     file: "src/replay/worker.ts",
-    find: "const sweeper = startSweeper({ ...deps, tenantIds });",
-    replace: "const sweeper = { stop: () => void startSweeper };",
+    find: "const sweeper = startSweeper(",
+    replace: "const sweeper = ((_: unknown) => ({ stop: () => void startSweeper }))(",
     test: { file: "test/replay/lost-words.test.ts", name: "what was accepted while nobody replayed" },
     run: ["--faults", "lose all jobs,kill worker"],
   },
