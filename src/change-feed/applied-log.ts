@@ -14,6 +14,8 @@ export interface AppliedMutation {
   op: "create" | "update" | "delete";
   userId: string;
   requestId: string;
+  /** By the client's clock. */
+  occurredAt: Date | null;
   /** What it changed, as its client sent it and as it was sent to the primary; undefined for a delete. */
   patch: { asMeant: string; asSent: string } | undefined;
   /** Others wrote the record meanwhile: only the record as it is read again says which came last. */
@@ -39,17 +41,19 @@ export function logged(
   const rows = records.map((record) => toRow(record, codec));
   return sql`, logged as (
     insert into applied_change (tenant_id, partition, position, change_id, entity, server_id, temp_id, op, is_foreign,
-      user_id, request_id, key_id, patch, others, data)
+      user_id, request_id, occurred_at, key_id, patch, others, data)
     select ${tenantId}, a.partition, head.base + a.ordinal, a.change_id, a.entity, a.server_id, changed.temp_id, a.op,
-      a.is_foreign, a.user_id, a.request_id, ${codec.keyId}, a.patch, a.others, a.data
+      a.is_foreign, a.user_id, a.request_id, a.occurred_at, ${codec.keyId}, a.patch, a.others, a.data
     from head cross join unnest(
       ${rows.map(({ ordinal }) => ordinal)}::integer[], ${rows.map(({ partition }) => partition)}::smallint[],
       ${rows.map(({ changeId }) => changeId)}::uuid[], ${rows.map(({ entity }) => entity)}::text[],
       ${rows.map(({ serverId }) => serverId)}::text[], ${rows.map(({ op }) => op)}::text[],
       ${rows.map(({ isForeign }) => isForeign)}::boolean[], ${rows.map(({ userId }) => userId)}::text[],
-      ${rows.map(({ requestId }) => requestId)}::text[], ${rows.map(({ patch }) => patch)}::bytea[],
+      ${rows.map(({ requestId }) => requestId)}::text[],
+      ${rows.map(({ occurredAt }) => occurredAt)}::timestamptz[], ${rows.map(({ patch }) => patch)}::bytea[],
       ${rows.map(({ others }) => others)}::bytea[], ${rows.map(({ data }) => data)}::bytea[]
-    ) as a (ordinal, partition, change_id, entity, server_id, op, is_foreign, user_id, request_id, patch, others, data)
+    ) as a (ordinal, partition, change_id, entity, server_id, op, is_foreign, user_id, request_id, occurred_at,
+      patch, others, data)
     join changed on changed.entity = a.entity and changed.server_id = a.server_id
   )`;
 }
@@ -68,10 +72,17 @@ function toRow(record: RecordWrite & { ordinal: number }, codec: PayloadCodec) {
     isForeign: mutation === undefined && record.changedBy === null,
     userId: mutation?.userId ?? null,
     requestId: mutation?.requestId ?? null,
+    occurredAt: storable(mutation?.occurredAt ?? null),
     patch: encoded(patch),
     others: encoded(others),
     data: encoded(data),
   };
+}
+
+/** Phones' clocks say anything; what Postgres might not take counts as unknown. */
+function storable(time: Date | null): Date | null {
+  const year = time?.getUTCFullYear() ?? NaN;
+  return year >= 1970 && year <= 9999 ? time : null;
 }
 
 /**

@@ -235,6 +235,7 @@ export interface AppliedChangeTable {
   others: Buffer | null;
   data: Buffer | null;
   created_at: Timestamp;
+  occurred_at: Timestamp | null;
 }
 
 export interface ShadowTable {

@@ -254,13 +254,14 @@ function created(
   return { kind: "applied", serverId, record, version: undefined, history };
 }
 
-function toApplied({
-  mutation: { id, op, data = "{}" },
-  author,
+/** The mutation as those who follow the primary have to know it. */
+export function toApplied({
+  mutation: { id, op, occurredAt, data = "{}" },
+  author: { userId, requestId },
   data: asSent,
 }: ReadyMutation): AppliedMutation {
-  const { userId, requestId } = author;
-  return { id, op, userId, requestId, patch: op === "delete" ? undefined : { asMeant: data, asSent } };
+  const patch = op === "delete" ? undefined : { asMeant: data, asSent };
+  return { id, op, userId, requestId, occurredAt, patch };
 }
 
 async function replayChange(

@@ -37,6 +37,7 @@ export interface FollowedRow {
   is_completion: boolean;
   user_id: string | null;
   request_id: string | null;
+  occurred_at: Date | null;
   created_at: Date;
   /** Of a seed, the position of the state that is read. */
   reached: string;
@@ -59,7 +60,8 @@ export async function readFollowed(
   const { rows } = await sql<FollowedRow>`
     with seeds as (
       select l.lane_id, s.position, null::uuid as change_id, s.entity, s.server_id, r.temp_id, null as op,
-        false as is_foreign, s.is_completion, null as user_id, null as request_id, now() as created_at,
+        false as is_foreign, s.is_completion, null as user_id, null as request_id, null::timestamptz as occurred_at,
+        now() as created_at,
         coalesce(r.feed_position, 0) as reached, r.key_id, null::bytea as patch, null::bytea as others,
         case when not r.deleted then r.data end as data
       from ${claimed}
@@ -72,7 +74,7 @@ export async function readFollowed(
       left join record r on r.tenant_id = ${tenantId} and r.entity = s.entity and r.server_id = s.server_id
     ), changes as (
       select l.lane_id, c.position, c.change_id, c.entity, c.server_id, c.temp_id, c.op, c.is_foreign,
-        false as is_completion, c.user_id, c.request_id, c.created_at, c.position as reached, c.key_id, c.patch,
+        false as is_completion, c.user_id, c.request_id, c.occurred_at, c.created_at, c.position as reached, c.key_id, c.patch,
         c.others, c.data
       from ${claimed}
       cross join lateral (
@@ -86,7 +88,7 @@ export async function readFollowed(
       )
     )
     select lane_id, position, change_id, entity, server_id, temp_id, op, is_foreign, is_completion, user_id, request_id,
-      created_at, reached, key_id, patch, others, data
+      occurred_at, created_at, reached, key_id, patch, others, data
     from (
       select f.*, sum(coalesce(octet_length(patch), 0) + coalesce(octet_length(others), 0)
         + coalesce(octet_length(data), 0)) over (partition by lane_id order by position
@@ -117,7 +119,7 @@ export function toFollowed(rows: FollowedRow[], codec: PayloadCodec): FollowedEn
         base: undefined,
         data: patch,
         dependsOn: [],
-        occurredAt: null,
+        occurredAt: row.occurred_at,
       },
       author: {
         userId: row.user_id ?? "",
