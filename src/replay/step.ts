@@ -249,13 +249,13 @@ function created(
     createdBy: claim.clientId,
     changedBy: claim.clientId,
     changedBase: 0,
-    mutation: toApplied(ready),
+    mutation: appliedMutation(ready),
   };
   return { kind: "applied", serverId, record, version: undefined, history };
 }
 
 /** The mutation as those who follow the primary have to know it. */
-export function toApplied({
+export function appliedMutation({
   mutation: { id, op, occurredAt, data = "{}" },
   author: { userId, requestId },
   data: asSent,
@@ -439,7 +439,7 @@ function toChanged(
     changedBase: ownBase(claim.clientId, target.stored),
     before: target.data,
     // An earlier call may have been the one that took effect, before what others did since.
-    mutation: { ...toApplied(ready), isCrossed },
+    mutation: { ...appliedMutation(ready), isCrossed },
   };
   return { record, version: undefined };
 }
