@@ -81,6 +81,11 @@ begin
     execute format('alter table %I alter column tenant_id set (n_distinct = 1)', example.table_name);
     execute format('insert into %I %s from gen_random_uuid() as u', example.table_name, example.columns);
     execute format('analyze %I', example.table_name);
-    execute format('truncate %I', example.table_name);
+    -- In a subtransaction: where a table was made, to truncate it leaves its known size of one row.
+    begin
+      execute format('truncate %I', example.table_name);
+    exception when others then
+      raise;
+    end;
   end loop;
 end $$;

@@ -17,6 +17,7 @@ import { MutationResultSchema } from "./inbox/result-schema.ts";
 import { mutationRoutes } from "./inbox/routes.ts";
 import { capabilityRoutes } from "./ingest/capabilities.ts";
 import { ingestRoutes } from "./ingest/routes.ts";
+import { operationsRoutes } from "./ops/operations-routes.ts";
 import { registerQueuesBoard } from "./ops/queues-board.ts";
 import type { Config } from "./platform/config/schema.ts";
 import type { Hints } from "./platform/hints.ts";
@@ -78,6 +79,7 @@ async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   await app.register(feedRoutes, shared);
   if (config.ops) {
     const requireOps = await registerOpsAuth(app, { auth: config.ops.auth });
+    await app.register(operationsRoutes, { ...deps, requireOps });
     await registerQueuesBoard(app, { queues: deps.queues, requireOps });
   }
 }

@@ -17,8 +17,7 @@ Bodies may be gzip; answers are compressed when asked. Every answer has \`X-Requ
 const tags = [
   { name: "sync", description: "What the app calls: upload, follow, look up." },
   { name: "webhooks", description: "What upstreams call." },
-  { name: "ops", description: "What operators call." },
-  { name: "operations", description: "Health and metrics." },
+  { name: "operations", description: "What operators call; health and metrics." },
 ];
 
 const securitySchemes = {

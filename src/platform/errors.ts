@@ -137,6 +137,18 @@ export const errorCodes = {
       "The entity's `write` rules do not give this operation, or this field, to the token's scopes and roles.",
     action: "Check the entity's `write` rules if the user should have been allowed.",
   },
+  "rejected-by-operator": {
+    status: 422,
+    title: "A person has given this change up",
+    cause: "The mutation was parked or held, and an operator decided that it is not made; `detail` says why.",
+    action: "None: the decision, and who made it, is in the mutation's commands.",
+  },
+  "command-refused": {
+    status: 409,
+    title: "The mutation is not in a state for this",
+    cause: "It has its outcome, is on its way, or is being sent; there is nothing for a person to decide.",
+    action: "Look at the mutation again; `detail` says where it stands.",
+  },
   "upstream-rejected": {
     status: 422,
     title: "The system of record refused the data",

@@ -3,7 +3,10 @@ import { sql, type Kysely } from "kysely";
 import { inTenant } from "../platform/db.ts";
 import type { Database } from "../platform/schema.ts";
 
-/** Puts due lanes that nobody has in hand aside, and resolves with those that are aside after it. */
+/**
+ * Puts due lanes that nobody has in hand aside, and resolves with those that are aside after it. One that an operator wants
+ * looked at is not: not everything that is to be done there needs the upstream.
+ */
 export async function setLanesAside(
   db: Kysely<Database>,
   tenantId: string,
@@ -14,7 +17,7 @@ export async function setLanesAside(
       with due as (
         select lane_id from lane
         where tenant_id = ${tenantId} and lane_id = any(${laneIds}::text[])
-          and (due_at <= clock_timestamp() or (due_at is null and partition is not null))
+          and (due_at <= clock_timestamp() or (due_at is null and partition is not null)) and not look_again
           and (lease_until is null or lease_until <= clock_timestamp())
         order by lane_id for update
       )

@@ -13,7 +13,9 @@ import type { Database, FinalStatus, StoredProblem } from "../platform/schema.ts
 import { insertMappings, type Mapping } from "../id-map/id-map.ts";
 import { lockRecords, recordKey, type StoredRecord } from "../records/record.ts";
 import { writeAttempts, type AttemptWrite } from "./attempt.ts";
+import { finishCommands, type CommandResult } from "./command.ts";
 import { readWaitingLanes, writeDeliveries, type DeliveryWrite, type SettledDelivery } from "./delivery.ts";
+import { readDependencies } from "./dependencies.ts";
 import { servedHere } from "./lane.ts";
 import { hasMoreToFollow } from "./shadows/log.ts";
 import { referenceOf, writeShadowRecords, type ShadowRecordWrite } from "./shadows/records.ts";
@@ -38,6 +40,8 @@ export interface LaneCommit {
   attempt?: AttemptWrite | undefined;
   /** What a shadow calls the record that it has followed. */
   follow?: ShadowRecordWrite | undefined;
+  /** The operators' commands that it carries out. */
+  commands?: CommandResult[] | undefined;
 }
 
 /**
@@ -108,11 +112,15 @@ async function commitIn(
 ): Promise<CommitResult[]> {
   const startedAt = performance.now();
   const written = commits.flatMap(({ record }) => record ?? []);
-  const [lanes, records] = await Promise.all([
+  const standing = commits.flatMap(({ from, position, outcome }) =>
+    from === position && outcome?.isNew ? [outcome.mutationId] : [],
+  );
+  const [lanes, records, ended] = await Promise.all([
     lockLanes(trx, tenantId, commits),
     lockRecords(trx, tenantId, written),
+    readEnded(trx, tenantId, standing),
   ]);
-  const { writable, results } = sortOut(commits, lanes, records, startedAt + context.leaseMs);
+  const { writable, results } = sortOut(commits, { lanes, records, ended }, startedAt + context.leaseMs);
   const tried = commits.flatMap((commit, index) => attemptOf(commit, results[index]));
   const attempts = writeAttempts(trx, tenantId, tried, context);
   if (writable.length === 0) {
@@ -139,6 +147,17 @@ function attemptOf({ attempt, outcome }: LaneCommit, result: CommitResult | unde
   if (!attempt || result?.kind === "moved") return [];
   if (result?.kind !== "stale") return [attempt];
   return [{ ...attempt, disposition: "stale", recordId: outcome?.recordId?.replaceAll("\0", "") }];
+}
+
+/** Those that have ended. The lane does not move with an outcome of the backlog, so it can't tell that it is written. */
+async function readEnded(
+  trx: Transaction<Database>,
+  tenantId: string,
+  mutationIds: string[],
+): Promise<ReadonlySet<string>> {
+  if (mutationIds.length === 0) return new Set();
+  const known = await readDependencies(trx, tenantId, mutationIds);
+  return new Set(mutationIds.filter((id) => (known.get(id)?.status ?? null) !== null));
 }
 
 interface LaneState {
@@ -168,10 +187,16 @@ async function lockLanes(
   );
 }
 
+interface Found {
+  lanes: Map<string, LaneState>;
+  records: Map<string, StoredRecord>;
+  /** Outcomes that an earlier try has written. */
+  ended: ReadonlySet<string>;
+}
+
 function sortOut(
   commits: LaneCommit[],
-  lanes: Map<string, LaneState>,
-  records: Map<string, StoredRecord>,
+  { lanes, records, ended }: Found,
   leaseUntil: number,
 ): { writable: LaneCommit[]; results: CommitResult[] } {
   const writable: LaneCommit[] = [];
@@ -182,7 +207,7 @@ function sortOut(
     const done = { kind: "done" as const, leaseUntil, dueInMs: undefined, unblocked: [] };
     // Only its owner moves or releases a lane: our own earlier try did, though its answer was lost.
     if (lane.isReleased) return { ...done, dueInMs: lane.tail > lane.position ? 0 : undefined };
-    if (lane.position !== commit.from) return done;
+    if (lane.position !== commit.from || ended.has(commit.outcome?.mutationId ?? "")) return done;
     const key = commit.record && recordKey(commit.record);
     const stored = key === undefined ? undefined : records.get(key);
     if (commit.record && key !== undefined) {
@@ -219,7 +244,14 @@ async function write(
   const follows = commits.flatMap(({ follow }) => follow ?? []);
   const entries = commits.flatMap(toFeedEntries);
   const [, , unblocked, dueInMs] = await Promise.all([
-    writeDeliveries(trx, tenantId, deliveries, codec),
+    Promise.all([
+      writeDeliveries(trx, tenantId, deliveries, codec),
+      finishCommands(
+        trx,
+        tenantId,
+        commits.flatMap(({ commands }) => commands ?? []),
+      ),
+    ]),
     settleKeys(trx, tenantId, commits, versionOf),
     // After the keys: a lane that looked at one of them before, and found it open, has written by now that it waits.
     readWaitingLanes(trx, tenantId, ended),
@@ -267,8 +299,9 @@ async function moveLanes(
       owner = case when moved.release = 'keep' then lane.owner end,
       lease_until = case when moved.release = 'keep'
         then clock_timestamp() + ${leaseMs}::integer * interval '1 millisecond' end,
-      aside = moved.release = 'aside',
+      aside = moved.release = 'aside' and not lane.look_again,
       due_at = case
+        when lane.look_again and moved.release <> 'keep' then clock_timestamp()
         when moved.release in ('keep', 'aside') then lane.due_at
         when moved.release = 'done' then case
           when case when lane.partition is null then lane.tail > moved.position

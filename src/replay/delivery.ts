@@ -1,5 +1,6 @@
 import { sql, type Transaction } from "kysely";
 
+import type { Operation } from "../inbox/mutation.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, DeliveryState, StoredProblem } from "../platform/schema.ts";
 
@@ -13,8 +14,11 @@ export interface DeliveryWrite {
   recordKey: string;
   refersTo: string[];
   blockedBy: string | null;
-  /** Whether a call may have taken effect; once true it stays true. */
+  op?: Operation | undefined;
+  /** Whether a call may have taken effect; once true it stays true, unless the row is reset. */
   possiblySent: boolean;
+  /** What is recorded of earlier calls is forgotten first: an operator has taken the responsibility for them. */
+  isReset?: boolean | undefined;
   /** When the first of these calls began at the earliest, and the last at the latest; null when this write adds none. */
   firstSentAt: Date | null;
   lastSentAt: Date | null;
@@ -30,7 +34,7 @@ export interface SettledDelivery {
   upstreamId: string;
 }
 
-/** Writes where mutations stand, and removes the rows of those that are settled. At most two statements. */
+/** Writes where mutations stand, and removes the rows of those that are settled. At most three statements. */
 export async function writeDeliveries(
   trx: Transaction<Database>,
   tenantId: string,
@@ -39,10 +43,25 @@ export async function writeDeliveries(
 ): Promise<void> {
   const open = writes.flatMap((write) => ("settled" in write ? [] : [write]));
   const settled = writes.flatMap((write) => ("settled" in write ? [write] : []));
+  const reset = open.filter(({ isReset }) => isReset);
   await Promise.all([
+    reset.length > 0 && resetDeliveries(trx, tenantId, reset),
     settled.length > 0 && removeDeliveries(trx, tenantId, settled),
     open.length > 0 && upsertDeliveries(trx, tenantId, open, codec),
   ]);
+}
+
+async function resetDeliveries(
+  trx: Transaction<Database>,
+  tenantId: string,
+  reset: DeliveryWrite[],
+): Promise<void> {
+  await sql`
+    update delivery set possibly_sent = false, first_sent_at = null, last_sent_at = null
+    from unnest(${reset.map(({ upstreamId }) => upstreamId)}::text[],
+      ${reset.map(({ mutationId }) => mutationId)}::uuid[]) as r (upstream_id, mutation_id)
+    where delivery.tenant_id = ${tenantId} and delivery.upstream_id = r.upstream_id
+      and delivery.mutation_id = r.mutation_id`.execute(trx);
 }
 
 async function removeDeliveries(
@@ -68,6 +87,7 @@ async function upsertDeliveries(
     mutation_id: write.mutationId,
     client_id: write.clientId,
     seq: write.seq,
+    op: write.op ?? null,
     state: write.state,
     record_key: write.recordKey,
     refers_to: write.refersTo,
@@ -82,15 +102,16 @@ async function upsertDeliveries(
     evidence: write.evidence?.excerpt ? codec.encode(write.evidence.excerpt).toString("hex") : null,
   }));
   await sql`
-    insert into delivery (tenant_id, upstream_id, mutation_id, client_id, seq, state, record_key, refers_to, blocked_by,
+    insert into delivery (tenant_id, upstream_id, mutation_id, client_id, seq, op, state, record_key, refers_to, blocked_by,
       possibly_sent, first_sent_at, last_sent_at, attempts, problem, evidence_status, key_id, evidence)
-    select ${tenantId}, upstream_id, mutation_id, client_id, seq, state, record_key,
+    select ${tenantId}, upstream_id, mutation_id, client_id, seq, op, state, record_key,
       array(select jsonb_array_elements_text(refers_to)), blocked_by, possibly_sent,
       first_sent_at, last_sent_at, attempts, problem, evidence_status, key_id, decode(evidence, 'hex')
     from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as w (upstream_id text, mutation_id uuid, client_id uuid,
-      seq bigint, state text, record_key text, refers_to jsonb, blocked_by uuid, possibly_sent boolean,
+      seq bigint, op text, state text, record_key text, refers_to jsonb, blocked_by uuid, possibly_sent boolean,
       first_sent_at timestamptz, last_sent_at timestamptz, attempts integer, problem jsonb, evidence_status integer, key_id text, evidence text)
     on conflict (tenant_id, upstream_id, mutation_id) do update set state = excluded.state,
+      op = coalesce(excluded.op, delivery.op),
       blocked_by = excluded.blocked_by, possibly_sent = delivery.possibly_sent or excluded.possibly_sent,
       first_sent_at = least(delivery.first_sent_at, excluded.first_sent_at),
       last_sent_at = greatest(delivery.last_sent_at, excluded.last_sent_at), attempts = excluded.attempts,

@@ -1,5 +1,5 @@
 import type { Operation } from "../inbox/mutation.ts";
-import type { OperationClass } from "../platform/config/schema.ts";
+import type { EntityConfig, OperationClass } from "../platform/config/schema.ts";
 import { canonicalJson } from "../platform/canonical-json.ts";
 import { mergePatch } from "../platform/json-text.ts";
 import { UpstreamError } from "../upstream/connector.ts";
@@ -121,6 +121,29 @@ export const deleteResolvers: Record<OperationClass, Resolver> = {
   lookup: remove,
   opaque: (context) => (context.history.possiblySent ? parkUnclear(context) : remove(context)),
 };
+
+/**
+ * Whether it can be found out what an earlier call did, or a repeat is recognised. Where neither is so, only a person can
+ * have it sent again.
+ *
+ * @param ageMs how long ago the first call was.
+ */
+export function canResolve(config: EntityConfig, op: Operation, ageMs: number): boolean {
+  const { class: ability, method, keyTtlMs } = config[op];
+  const canLookUp = op === "create" && config.lookup !== undefined;
+  switch (ability) {
+    case "opaque":
+      return false;
+    case "idempotency-key":
+      return op === "delete" || canLookUp || keyTtlMs === undefined || ageMs <= keyTtlMs;
+    case "conditional":
+      return op !== "create" || canLookUp || method === "PUT";
+    case "upsert":
+    case "client-id":
+    case "lookup":
+      return true;
+  }
+}
 
 async function create(context: EffectContext): Promise<Effect> {
   const { upstream, entity, data, id, tempId, call, change } = context;

@@ -5,6 +5,7 @@ import type { Mutation } from "../inbox/mutation.ts";
 import { inTenant } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, DeliveryState } from "../platform/schema.ts";
+import { readOpenCommands, type OpenCommand } from "./command.ts";
 import { readFollowed, toFollowed, type FollowedRow } from "./shadows/log.ts";
 
 /** The right to drain a lane, for as long as the lease lasts, under one epoch. */
@@ -32,6 +33,8 @@ export interface Claim {
   followed: FollowedRow[];
   /** The client's mutations that did not go straight through, in order. */
   deliveries: OpenDelivery[];
+  /** What operators want done about them, in the order in which they said so. */
+  commands: OpenCommand[];
 }
 
 /** On the database's clock. */
@@ -94,6 +97,8 @@ export interface OpenDelivery {
   firstSentAt: Date | null;
   lastSentAt: Date | null;
   attempts: number;
+  /** An operator has taken the responsibility for what was sent before: it counts as if nothing had been. */
+  isReset?: boolean;
 }
 
 export interface ClaimContext {
@@ -121,13 +126,15 @@ export async function claimLanes(
   const found = await inTenant(db, tenantId, async (trx) => {
     const claimed = await claimRows(trx, tenantId, laneIds, context);
     const clientIds = claimed.map(({ client_id }) => client_id);
-    const [blocks, followed, deliveries, notDue] = await Promise.all([
+    const ownIds = claimed.map(({ lane_id }) => lane_id);
+    const [blocks, followed, deliveries, commands, notDue] = await Promise.all([
       context.role === "primary" ? readBlocks(trx, tenantId, claimed, context.sliceBytesMax) : [],
       context.role === "shadow" ? readFollowed(trx, tenantId, claimed, context.sliceBytesMax) : [],
       readDeliveries(trx, tenantId, clientIds),
+      readOpenCommands(trx, tenantId, ownIds),
       claimed.length < laneIds.length ? readNotDue(trx, tenantId, laneIds) : new Map<string, NotDue>(),
     ]);
-    return { claimed, blocks, followed, deliveries, notDue };
+    return { claimed, blocks, followed, deliveries, commands, notDue };
   });
   const results = new Map<string, Claim | NotDue>(found.notDue);
   for (const row of found.claimed) {
@@ -137,6 +144,7 @@ export async function claimLanes(
       deliveries: found.deliveries.filter(
         (d) => d.client_id === row.client_id && d.upstream_id === row.upstream_id,
       ),
+      commands: found.commands.filter(({ laneId }) => laneId === row.lane_id),
     };
     results.set(row.lane_id, toClaim(tenantId, row, loaded, context, startedAt));
   }
@@ -186,6 +194,7 @@ async function claimRows(
       order by lane_id for update
     )
     update lane set epoch = greatest(lane.epoch + 1, ${epochOfRecovery}), owner = ${owner}, aside = false,
+      look_again = false,
       due_at = coalesce(lane.due_at, clock_timestamp()),
       lease_until = clock_timestamp() + ${leaseMs}::integer * interval '1 millisecond'
     from free, installation
@@ -208,7 +217,7 @@ async function readNotDue(
   return new Map(rows.map((row) => [row.lane_id, { dueInMs: Math.ceil(row.due_in_ms) }]));
 }
 
-interface BlockRow extends Omit<Author, "userId" | "requestId" | "receivedAt"> {
+export interface BlockRow extends Omit<Author, "userId" | "requestId" | "receivedAt"> {
   client_id: string;
   last_seq: string;
   user_id: string;
@@ -273,7 +282,12 @@ async function readDeliveries(
 function toClaim(
   tenantId: string,
   row: LaneRow,
-  loaded: { blocks: BlockRow[]; followed: FollowedRow[]; deliveries: DeliveryRow[] },
+  loaded: {
+    blocks: BlockRow[];
+    followed: FollowedRow[];
+    deliveries: DeliveryRow[];
+    commands: OpenCommand[];
+  },
   { leaseMs }: ClaimContext,
   startedAt: number,
 ): Claim {
@@ -292,6 +306,7 @@ function toClaim(
     blocks: loaded.blocks,
     followed: loaded.followed,
     deliveries: loaded.deliveries.map(toOpenDelivery),
+    commands: loaded.commands,
   };
 }
 
@@ -307,11 +322,50 @@ function sentBetween(leaseEndedAt: Date, leaseMs: number): SentBetween {
 export function entriesOf({ blocks, followed, position }: Claim, codec: PayloadCodec): ClaimedEntry[] {
   if (followed.length > 0) return toFollowed(followed, codec);
   return blocks.flatMap((block) => {
-    const { user_id: userId, scopes, roles, request_id: requestId, received_at: receivedAt } = block;
-    const author = { userId, scopes, roles, requestId, receivedAt };
-    const entries = decodeBlock(codec.decode(block.key_id, block.payload), position);
-    return entries.map((entry) => ({ ...entry, author }));
+    const { text, author } = openBlock(block, codec);
+    return decodeBlock(text, position).map((entry) => ({ ...entry, author }));
   });
+}
+
+/** A block's text, and who made it. */
+export interface OpenBlock {
+  text: string;
+  author: Author;
+}
+
+function openBlock(block: BlockRow, codec: PayloadCodec): OpenBlock {
+  const { user_id: userId, scopes, roles, request_id: requestId, received_at: receivedAt } = block;
+  const author = { userId, scopes, roles, requestId, receivedAt };
+  return { text: codec.decode(block.key_id, block.payload), author };
+}
+
+/**
+ * The blocks of a client's log that hold these mutations, in order: from the first on, as far as `bytesMax` goes; a single
+ * larger one all the same.
+ */
+export async function readBlocksOf(
+  trx: Transaction<Database>,
+  tenantId: string,
+  { clientId, seqs }: { clientId: string; seqs: number[] },
+  { codec, bytesMax }: { codec: PayloadCodec; bytesMax: number },
+): Promise<OpenBlock[]> {
+  const { rows } = await sql<BlockRow>`
+    with wanted as (
+      select distinct b.last_seq from unnest(${seqs}::bigint[]) as m (seq)
+      cross join lateral (
+        select last_seq from inbox_block
+        where tenant_id = ${tenantId} and client_id = ${clientId} and last_seq >= m.seq order by last_seq limit 1
+      ) b
+    )
+    select * from (
+      select b.*, sum(octet_length(b.payload)) over (order by b.last_seq) - octet_length(b.payload) as bytes_before
+      from wanted cross join lateral (
+        select * from inbox_block
+        where tenant_id = ${tenantId} and client_id = ${clientId} and last_seq = wanted.last_seq limit 1
+      ) b
+    ) near
+    where bytes_before < ${bytesMax} order by last_seq`.execute(trx);
+  return rows.map((row) => openBlock(row, codec));
 }
 
 function toOpenDelivery(row: DeliveryRow): OpenDelivery {
@@ -372,7 +426,8 @@ export async function abandonLane(
   await inTenant(db, tenantId, (trx) =>
     sql`
       update lane set failures = failures + 1, owner = null, lease_until = clock_timestamp(),
-        due_at = clock_timestamp() + ${dueInMs}::integer * interval '1 millisecond'
+        due_at = case when look_again then clock_timestamp()
+          else clock_timestamp() + ${dueInMs}::integer * interval '1 millisecond' end
       where tenant_id = ${tenantId} and lane_id = ${laneId} and epoch = ${epoch} and lease_until is not null`.execute(
       trx,
     ),

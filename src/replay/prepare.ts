@@ -141,10 +141,11 @@ function behindBlocker(slice: Slice, ready: ReadyMutation, own: string | undefin
   const names = [ready.recordKey, ...(own === undefined ? [] : [toTempId(own)])];
   const blocker = slice.blocked.find(
     (earlier) =>
-      dependsOn.includes(earlier.mutationId) ||
-      names.includes(earlier.recordKey) ||
-      ready.needs.includes(earlier.recordKey) ||
-      (op === "delete" && earlier.refersTo.some((key) => names.includes(key))),
+      earlier.seq < ready.mutation.seq &&
+      (dependsOn.includes(earlier.mutationId) ||
+        names.includes(earlier.recordKey) ||
+        ready.needs.includes(earlier.recordKey) ||
+        (op === "delete" && earlier.refersTo.some((key) => names.includes(key)))),
   );
   return blocker && { kind: "held", blockedBy: blocker.mutationId, ...keysOf(ready) };
 }

@@ -1,11 +1,12 @@
 import type { RecordWrite } from "../change-feed/write.ts";
 import { TempIdTaken, type Mapping } from "../id-map/id-map.ts";
+import type { Operation } from "../inbox/mutation.ts";
 import type { StoredProblem } from "../platform/schema.ts";
 import { scopesOf } from "../records/scopes.ts";
 import { BreakerOpen, UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
 import { backoffMs } from "./backoff.ts";
-import type { LaneCommit, Outcome } from "./commit.ts";
+import type { LaneCommit, Outcome, Release } from "./commit.ts";
 import type { DeliveryWrite, SettledDelivery } from "./delivery.ts";
 import type { History } from "./effect.ts";
 import type { OpenDelivery } from "./lane.ts";
@@ -14,9 +15,12 @@ import { problem, type ReadyMutation } from "./prepare.ts";
 import { commitSlice, ensureLease, isShadow, whileLeased, type Slice } from "./slice.ts";
 import { unmappable, type Verdict } from "./step.ts";
 
-/** How a mutation leaves the slice: passed by the lane, or still at its head with the lane given back. */
+/**
+ * How a mutation leaves the slice: passed by the lane, passed without anything to write, or still at its head with the lane
+ * given back.
+ */
 export interface Step {
-  kind: "passed" | "stopped";
+  kind: "passed" | "skipped" | "stopped";
   /** When the lane is due, if this gave it back. */
   dueInMs: number | undefined;
 }
@@ -25,12 +29,13 @@ export interface Step {
 export interface Place {
   mutationId: string;
   seq: number;
+  op?: Operation;
   recordKey: string;
   refersTo: string[];
 }
 
 export function placeOf({ mutation, recordKey, refersTo }: ReadyMutation): Place {
-  return { mutationId: mutation.id, seq: mutation.seq, recordKey, refersTo };
+  return { mutationId: mutation.id, seq: mutation.seq, op: mutation.op, recordKey, refersTo };
 }
 
 /** Writes down what a mutation came to. */
@@ -94,8 +99,8 @@ async function settleChanged(
     }
   } catch (error) {
     const { history } = verdict;
-    // The effect took place; what failed is to write it down.
-    if (error instanceof UpstreamError) {
+    // The effect took place; what failed is to write it down. What a person says stays said until it is written.
+    if (error instanceof UpstreamError && !slice.command) {
       const failed = { error, history, afterMs: error.retryAfterMs };
       return await retryLater(slice, place, failed, delivery);
     }
@@ -170,11 +175,17 @@ async function tryPass(
 ): Promise<Step | undefined> {
   const result = await commitSlice(slice, {
     ...commit,
-    position: seq,
+    position: Math.max(slice.position, seq),
     failures: 0,
-    ...(isLast && { release: "done" }),
+    ...(isLast && { release: givenBack(slice, "done") }),
   });
   return result.kind === "moved" ? undefined : { kind: "passed", dueInMs: result.dueInMs };
+}
+
+/** A lane with more to do is due at once. */
+function givenBack({ hasMore, commands }: Slice, release: Release | undefined): Release | undefined {
+  const waits = release === "done" || release === "stuck";
+  return waits && (hasMore || commands.length > 0) ? { dueInMs: 0 } : release;
 }
 
 /** Lets the lane pass a mutation without writing a record. */
@@ -241,6 +252,9 @@ export async function hold(
   isLast: boolean,
 ): Promise<Step> {
   slice.blocked.push(place);
+  if (delivery?.state === "held" && delivery.blockedBy === blockedBy && !slice.command) {
+    return { kind: "skipped", dueInMs: undefined };
+  }
   const row = toDelivery(slice, place, unsent, delivery);
   return await pass(slice, { delivery: { ...row, state: "held", blockedBy } }, place, isLast);
 }
@@ -304,7 +318,8 @@ export async function stop(
   commit: Pick<LaneCommit, "release"> & Partial<Pick<LaneCommit, "failures" | "outcome" | "delivery">>,
 ): Promise<Step> {
   const { position, failures } = slice;
-  const result = await commitSlice(slice, { position, failures, ...commit });
+  const release = givenBack(slice, commit.release);
+  const result = await commitSlice(slice, { position, failures, ...commit, release });
   return { kind: "stopped", dueInMs: result.kind === "done" ? result.dueInMs : undefined };
 }
 
@@ -323,6 +338,7 @@ function toDelivery(
     // What only a recovery says is found out anew at each try.
     ...sent(history?.isAssumed ? undefined : history),
     attempts: (delivery?.attempts ?? 0) + 1,
+    isReset: delivery?.isReset,
     problem: null,
     evidence: error ? { status: error.status ?? null, excerpt: attempt?.excerpt ?? null } : null,
   };

@@ -5,6 +5,7 @@ import { isTransient } from "../http/transient-failures.ts";
 import type { TempIdState } from "../id-map/id-map.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import type { AttemptWrite } from "./attempt.ts";
+import type { OpenCommand } from "./command.ts";
 import type { CommitResult, LaneCommit } from "./commit.ts";
 import type { Claim, ClaimedEntry } from "./lane.ts";
 import type { ReplayStore } from "./store.ts";
@@ -26,8 +27,14 @@ export interface Slice {
   isLost: boolean;
   position: number;
   failures: number;
-  /** What later mutations of the lane may have to wait for. */
+  /** What later mutations of the lane may have to wait for; one that has its turn is taken out. */
   blocked: Blocked[];
+  /** What operators want done, as far as it was not begun. */
+  commands: OpenCommand[];
+  /** The command that is being carried out. */
+  command: OpenCommand | undefined;
+  /** There is more to do at once, whether or not the log goes on. */
+  hasMore: boolean;
   /** The mutations that have a delivery row. */
   recorded: Set<string>;
   /** What came of the last attempt, until a commit has it. */
@@ -47,9 +54,10 @@ export interface SliceEvents {
   failed: (disposition: "retry" | "conflict" | "reject" | "park") => void;
 }
 
-/** A parked mutation, or one held behind it. */
+/** A parked mutation, one held behind it, or one that was passed and has not had its turn. */
 export interface Blocked {
   mutationId: string;
+  seq: number;
   recordKey: string;
   refersTo: string[];
 }
@@ -81,7 +89,10 @@ export async function commitSlice(
   commit: Omit<LaneCommit, "laneId" | "clientId" | "epoch" | "from">,
 ): Promise<Exclude<CommitResult, { kind: "stale" }>> {
   const { laneId, clientId, epoch } = slice.claim;
-  const whole = { laneId, clientId, epoch, from: slice.position, attempt: slice.attempt, ...commit };
+  const done = slice.command && {
+    commands: [{ commandId: slice.command.commandId, result: resultOf(commit) }],
+  };
+  const whole = { laneId, clientId, epoch, from: slice.position, attempt: slice.attempt, ...done, ...commit };
   // Clients never see how a shadow fares.
   if (isShadow(slice)) delete whole.outcome;
   const result = await whileLeased(slice, () => slice.store.commit(whole));
@@ -93,9 +104,23 @@ export async function commitSlice(
   slice.failures = commit.failures;
   const { delivery, outcome, record } = commit;
   if (delivery && "mutationId" in delivery) slice.recorded.add(delivery.mutationId);
+  // That it is about to be sent is not the end of it; yet whoever takes over must not carry it out again.
+  if (resultOf(commit) !== sending) slice.command = undefined;
   if (commit.release === "aside") slice.events.setAside();
   slice.events.committed({ outcome, record, unblocked: result.unblocked });
   return result;
+}
+
+const sending = "sending";
+
+/** What a mutation came to by the command that the commit carries out. */
+function resultOf({
+  outcome,
+  delivery,
+  commands,
+}: Pick<LaneCommit, "outcome" | "delivery" | "commands">): string {
+  if (outcome) return outcome.status;
+  return delivery && "state" in delivery ? delivery.state : (commands?.[0]?.result ?? "unchanged");
 }
 
 /** Keeps an attempt that no commit will: its lane is lost, or something broke. Evidence is worth one try. */

@@ -29,7 +29,15 @@ import {
 import type { OpenDelivery } from "./lane.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
 import { ownLater } from "./recovery.ts";
-import { commitSlice, databaseNow, ensureLease, keepAttempt, LaneLost, type Slice } from "./slice.ts";
+import {
+  commitSlice,
+  databaseNow,
+  ensureLease,
+  isShadow,
+  keepAttempt,
+  LaneLost,
+  type Slice,
+} from "./slice.ts";
 
 /** What one mutation comes to at the upstream, before it is written down. */
 export type Verdict =
@@ -229,7 +237,7 @@ async function withoutId(slice: Slice, ready: ReadyMutation, attempt: Attempt): 
   return { kind: "parked", problem: problem("upstream-unexpected", detail), history, error: undefined };
 }
 
-function created(
+export function created(
   { claim }: Slice,
   ready: ReadyMutation,
   serverId: string,
@@ -355,7 +363,10 @@ function alreadyGone(serverId: string, { stored }: Target, { context: { history 
   return { kind: "applied", serverId, record: undefined, version: stored?.version, history };
 }
 
-/** The lease must outlive the call; and on an upstream that can't tell, the intent is written down before the call. */
+/**
+ * The lease must outlive the call; and the intent is written down before the call on an upstream that can't tell, and for
+ * what the lane had passed, or a person sends again: it is not the head that is resolved behind an owner that died.
+ */
 async function beforeSending(
   slice: Slice,
   { mutation, recordKey, refersTo }: ReadyMutation,
@@ -363,7 +374,8 @@ async function beforeSending(
   isOpaque: boolean,
 ): Promise<void> {
   await ensureLease(slice);
-  if (!isOpaque || context.history.possiblySent) return;
+  const isTraced = slice.command !== undefined || (!isShadow(slice) && mutation.seq <= slice.position);
+  if (!isTraced && (!isOpaque || context.history.possiblySent)) return;
   await commitSlice(slice, {
     position: slice.position,
     failures: slice.failures,
@@ -372,15 +384,18 @@ async function beforeSending(
       clientId: slice.claim.clientId,
       mutationId: mutation.id,
       seq: mutation.seq,
+      op: mutation.op,
       recordKey,
       refersTo,
       state: "sending" satisfies DeliveryState,
       blockedBy: null,
       possiblySent: false,
-      firstSentAt: databaseNow(slice),
-      lastSentAt: databaseNow(slice),
+      // A look that comes first is no call: it must not put off the time from which its answer proves something.
+      firstSentAt: context.history.possiblySent ? null : databaseNow(slice),
+      lastSentAt: context.history.possiblySent ? null : databaseNow(slice),
       evidence: null,
       problem: null,
+      isReset: delivery?.isReset,
       attempts: delivery?.attempts ?? 0,
     },
   });

@@ -10,7 +10,15 @@ import { setLanesAside, takeLanesBack } from "./aside.ts";
 import { writeAttempts, type AttemptWrite } from "./attempt.ts";
 import { commitLanes, type CommitContext, type CommitResult, type LaneCommit } from "./commit.ts";
 import { readDependencies, type Dependency } from "./dependencies.ts";
-import { abandonLane, claimLanes, renewLeases, type Claim, type NotDue } from "./lane.ts";
+import {
+  abandonLane,
+  claimLanes,
+  readBlocksOf,
+  renewLeases,
+  type Claim,
+  type NotDue,
+  type OpenBlock,
+} from "./lane.ts";
 import {
   readAbsences,
   readSeededBefore,
@@ -30,6 +38,8 @@ export interface ReplayStore {
   setAside: Batched<string, boolean>;
   /** Takes lanes of the upstream back that were put aside, those that are due for longest. */
   takeBack: (upstreamId: string, limit: number) => Promise<string[]>;
+  /** The blocks of a client's log that hold these mutations, which its lane has passed; as far as a turn reads. */
+  readPassed: (clientId: string, seqs: number[]) => Promise<OpenBlock[]>;
   /** What is known of temp IDs (bare UUIDs). */
   resolve: Batched<string[], Map<string, TempIdState>>;
   /** How mutations that others name in `dependsOn` ended, by id. */
@@ -84,6 +94,10 @@ export function createReplayStore(
       { itemsMax },
     ),
     takeBack: (upstreamId, limit) => takeLanesBack(db, tenantId, { upstreamId, limit }),
+    readPassed: (clientId, seqs) =>
+      inTenant(db, tenantId, (trx) =>
+        readBlocksOf(trx, tenantId, { clientId, seqs }, { codec, bytesMax: sliceBytesMax }),
+      ),
     resolve: createBatcher(
       async (lists) => {
         const states = await inTenant(db, tenantId, (trx) =>

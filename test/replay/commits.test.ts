@@ -121,6 +121,30 @@ describe("claims and commits", () => {
     expect(await laneOf(database, clientId)).toMatchObject({ position: "2", is_leased: false });
   });
 
+  test("an outcome of what the lane had passed is written once, though the lane does not move with it", async () => {
+    const { clientId, mutationIds } = await newLane();
+    const claim = await claimedBy(stores[0], clientId);
+    expect(await stores[0].commit(applied(claim, mutationIds[0]))).toMatchObject({ kind: "done" });
+    const serverId = randomUUID();
+    const record = aRecord(serverId, clientId);
+    const mapping = {
+      tempId: randomUUID(),
+      entity: "activity",
+      serverId,
+      clientId,
+      mutationId: mutationIds[1] ?? "",
+    };
+    const standing = applied(claim, mutationIds[1], { from: 1, position: 1, record, mapping });
+    expect(await stores[0].commit(standing)).toMatchObject({ kind: "done" });
+    expect(await stores[0].commit(standing)).toMatchObject({ kind: "done" });
+    expect(await rowsOf(database, "select version from record where server_id = $1", [serverId])).toEqual([
+      { version: "1" },
+    ]);
+    expect(
+      await rowsOf(database, "select 1 from feed where mutation_id = $1", [mutationIds[1]]),
+    ).toHaveLength(1);
+  });
+
   test("a lane that its owner gave up is taken over, with the time in which its head may have been sent", async () => {
     const { clientId } = await newLane();
     const claim = await claimedBy(stores[0], clientId);

@@ -1,0 +1,120 @@
+import { sql, type Transaction } from "kysely";
+
+import type { PayloadCodec } from "../platform/payload-codec.ts";
+import type {
+  AttemptDisposition,
+  CommandName,
+  Database,
+  DeliveryState,
+  FinalStatus,
+  StoredProblem,
+} from "../platform/schema.ts";
+
+/** All that is known of one mutation, but for its payload. */
+export interface MutationFile {
+  key: MutationFacts;
+  /** Undefined when it went straight through, has ended, or has not had its turn. */
+  delivery: DeliveryFacts | undefined;
+  /** The latest ones, newest first. */
+  attempts: AttemptFacts[];
+  /** In the order in which they were given. */
+  commands: CommandFacts[];
+}
+
+export interface MutationFacts {
+  client_id: string;
+  seq: string;
+  entity: string;
+  status: FinalStatus | null;
+  record_id: string | null;
+  version: string | null;
+  problem: StoredProblem | null;
+  accepted_at: Date;
+  settled_at: Date | null;
+  /** Of the upload; the upstream was given it too. */
+  request_id: string | null;
+}
+
+export interface DeliveryFacts {
+  upstream_id: string;
+  op: string | null;
+  state: DeliveryState;
+  blocked_by: string | null;
+  possibly_sent: boolean;
+  first_sent_at: Date | null;
+  last_sent_at: Date | null;
+  problem: StoredProblem | null;
+  updated_at: Date;
+}
+
+export interface AttemptFacts {
+  upstream_id: string;
+  begun_at: Date;
+  duration_ms: number;
+  disposition: AttemptDisposition;
+  sent: boolean;
+  http_status: number | null;
+  record_id: string | null;
+  epoch: string;
+  worker: string;
+  request_id: string;
+  answer: string | null;
+}
+
+export interface CommandFacts {
+  command_id: string;
+  command: CommandName;
+  record_id: string | null;
+  reason: string | null;
+  given_by: string;
+  given_at: Date;
+  done_at: Date | null;
+  result: string | null;
+}
+
+const attemptsMax = 100;
+
+/** Undefined when the tenant has no such mutation. */
+export async function readMutationFile(
+  trx: Transaction<Database>,
+  tenantId: string,
+  { mutationId, upstreamId }: { mutationId: string; upstreamId: string },
+  codec: PayloadCodec,
+): Promise<MutationFile | undefined> {
+  const [keys, deliveries, attempts, commands] = await Promise.all([
+    sql<MutationFacts>`
+      select client_id, seq, entity, status, record_id, version, problem, accepted_at, settled_at,
+        (select request_id from inbox_block b
+          where b.tenant_id = ${tenantId} and b.client_id = k.client_id and b.last_seq >= k.seq
+          order by b.last_seq limit 1) as request_id
+      from mutation_key k where tenant_id = ${tenantId} and mutation_id = ${mutationId}`.execute(trx),
+    sql<DeliveryFacts>`
+      select upstream_id, op, state, blocked_by, possibly_sent, first_sent_at, last_sent_at, problem, updated_at
+      from delivery
+      where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and mutation_id = ${mutationId}`.execute(
+      trx,
+    ),
+    sql<Omit<AttemptFacts, "answer"> & { key_id: string | null; excerpt: Buffer | null }>`
+      select upstream_id, begun_at, duration_ms, disposition, sent, http_status, record_id, epoch, worker, request_id,
+        key_id, excerpt
+      from attempt where tenant_id = ${tenantId} and mutation_id = ${mutationId}
+      order by begun_at desc, epoch desc limit ${attemptsMax}`.execute(trx),
+    sql<CommandFacts>`
+      select command_id, command, record_id, reason, given_by, given_at, done_at, result
+      from command where tenant_id = ${tenantId} and mutation_id = ${mutationId} order by given_at`.execute(
+      trx,
+    ),
+  ]);
+  const [key] = keys.rows;
+  return (
+    key && {
+      key,
+      delivery: deliveries.rows[0],
+      attempts: attempts.rows.map(({ key_id: keyId, excerpt, ...facts }) => ({
+        ...facts,
+        answer: keyId === null || excerpt === null ? null : codec.decode(keyId, excerpt),
+      })),
+      commands: commands.rows,
+    }
+  );
+}

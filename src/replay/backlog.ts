@@ -1,0 +1,67 @@
+import { decodeBlock } from "../inbox/block.ts";
+import type { ClaimedEntry, OpenDelivery } from "./lane.ts";
+import { isShadow, whileLeased, type Slice } from "./slice.ts";
+
+/** What one turn at a lane replays, in this order. */
+export interface Turn {
+  entries: ClaimedEntry[];
+  /** How many of them the lane had passed before. */
+  backlog: number;
+}
+
+/**
+ * What a lane has to do: first the mutations that it has passed and that can go on by now, in order; then its log.
+ *
+ * Except behind an owner that died: the head of the log may have been sent, and is resolved first, since nobody would know
+ * that any more once the lane was given back. It can only have been sent if it depends on nothing of the backlog. (An
+ * entry of the backlog that may have been sent says so itself: each leaves a trace before its call.)
+ */
+export async function toTurn(slice: Slice, mutationsMax: number): Promise<Turn> {
+  const { claim, entries: log } = slice;
+  // A shadow follows outcomes: what a person decides is decided at the primary.
+  if (isShadow(slice)) return { entries: log.slice(0, mutationsMax), backlog: 0 };
+  const runnable = runnableOf(slice);
+  const backlog = runnable.length === 0 ? [] : await readBacklog(slice, runnable.slice(0, mutationsMax));
+  if (backlog.length < runnable.length) {
+    slice.hasMore = true;
+    return { entries: backlog, backlog: backlog.length };
+  }
+  const [head, ...rest] = log;
+  const mustResolveHead = claim.takenOver && !runnable.some(({ state }) => state === "sending");
+  if (!head || !mustResolveHead || backlog.length === 0) {
+    return { entries: [...backlog, ...log].slice(0, mutationsMax), backlog: backlog.length };
+  }
+  // What it may have to be held behind is only looked at again in another turn.
+  slice.hasMore = true;
+  return { entries: [head, ...backlog, ...rest].slice(0, mutationsMax), backlog: backlog.length + 1 };
+}
+
+/**
+ * The mutations that the lane has passed and whose turn it is: those that a command is for, that were about to be sent
+ * or retried, and the held ones whose blocker has ended or has its turn as well.
+ */
+function runnableOf({ claim: { deliveries, position }, commands }: Slice): OpenDelivery[] {
+  const commanded = new Set(commands.map(({ mutationId }) => mutationId));
+  const stuck = new Set<string>();
+  return deliveries.filter(({ mutationId, seq, state, blockedBy }) => {
+    const isBehind = state === "held" && blockedBy !== null && stuck.has(blockedBy);
+    const isStuck = !commanded.has(mutationId) && (state === "parked" || isBehind);
+    if (isStuck) stuck.add(mutationId);
+    return !isStuck && seq <= position;
+  });
+}
+
+/** As many of them, from the first on, as one turn may read. */
+async function readBacklog(slice: Slice, deliveries: OpenDelivery[]): Promise<ClaimedEntry[]> {
+  const seqs = deliveries.map(({ seq }) => seq);
+  const blocks = await whileLeased(slice, () => slice.store.readPassed(slice.claim.clientId, seqs));
+  const wanted = new Set(seqs);
+  const entries = blocks.flatMap(({ text, author }) =>
+    decodeBlock(text, 0).flatMap((entry) =>
+      "mutation" in entry && wanted.has(entry.mutation.seq) ? [{ ...entry, author }] : [],
+    ),
+  );
+  if (entries.length === 0)
+    throw new Error("the log lacks mutations that its lane has passed without an outcome");
+  return entries;
+}

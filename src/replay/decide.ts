@@ -1,0 +1,151 @@
+import type { RecordWrite } from "../change-feed/write.ts";
+import type { Mutation } from "../inbox/mutation.ts";
+import { mergePatch } from "../platform/json-text.ts";
+import type { StoredRecord } from "../records/record.ts";
+import { scopesOf } from "../records/scopes.ts";
+import { UpstreamError } from "../upstream/connector.ts";
+import { MappingError } from "../upstream/mapping.ts";
+import type { UpstreamAnswer } from "../upstream/upstream.ts";
+import type { OpenCommand } from "./command.ts";
+import { canResolve } from "./effect.ts";
+import { ownBase } from "./judge.ts";
+import type { ClaimedEntry, OpenDelivery } from "./lane.ts";
+import { prepare, problem, type ReadyMutation } from "./prepare.ts";
+import { closing, pass, settle, toOutcome, type Place, type Step } from "./settle.ts";
+import { assertMayStart, commitSlice, databaseNow, ensureLease, whileLeased, type Slice } from "./slice.ts";
+import type { Verdict } from "./step.ts";
+
+type AcceptedEntry = Extract<ClaimedEntry, { mutation: Mutation }>;
+
+/**
+ * Carries out what a person has decided about a mutation: that the upstream has it, or that it is given up.
+ *
+ * Undefined when it can't be as the person says; the command says why, and the mutation goes on as it stands.
+ */
+export async function decide(
+  slice: Slice,
+  { mutation, author }: AcceptedEntry,
+  command: OpenCommand,
+  delivery: OpenDelivery | undefined,
+  isLast: boolean,
+): Promise<Step | undefined> {
+  if (command.command === "reject") return await reject(slice, mutation, command, delivery, isLast);
+  const prepared = await prepare(slice, mutation, author, true);
+  if (prepared.kind !== "ready") return await refuse(slice, command, "the entity is not configured");
+  const verdict = await toApplied(slice, prepared.ready, command, delivery);
+  if (typeof verdict === "string") return await refuse(slice, command, verdict);
+  return await settle(slice, prepared.ready, verdict, delivery, isLast);
+}
+
+async function reject(
+  slice: Slice,
+  { id, seq, op }: Mutation,
+  { reason }: OpenCommand,
+  delivery: OpenDelivery | undefined,
+  isLast: boolean,
+): Promise<Step> {
+  const { recordKey = "", refersTo = [] } = delivery ?? {};
+  const place: Place = { mutationId: id, seq, op, recordKey, refersTo };
+  const fault = problem("rejected-by-operator", reason ?? "An operator has given the change up.");
+  const outcome = toOutcome(place, "rejected", fault);
+  return await pass(slice, { ...outcome, delivery: closing(slice, place) }, place, isLast);
+}
+
+async function refuse(slice: Slice, { commandId }: OpenCommand, why: string): Promise<undefined> {
+  const { position, failures } = slice;
+  await commitSlice(slice, { position, failures, commands: [{ commandId, result: `refused: ${why}` }] });
+}
+
+/** What the upstream's own answer would have come to; or why that can't be. */
+async function toApplied(
+  slice: Slice,
+  ready: ReadyMutation,
+  command: OpenCommand,
+  delivery: OpenDelivery | undefined,
+): Promise<Extract<Verdict, { kind: "applied" }> | string> {
+  const { mutation, tempId } = ready;
+  const serverId = tempId === undefined ? ready.serverId : (command.recordId ?? undefined);
+  if (serverId === undefined) return "it is not known which record this is";
+  const stored = await whileLeased(slice, () =>
+    slice.store.readRecord({ entity: mutation.entity, serverId }),
+  );
+  if (tempId !== undefined && isAnothers(stored, tempId)) return "the record is another create's";
+  const found = mutation.op === "delete" ? undefined : await readIfPossible(slice, ready, serverId);
+  if (found === "gone" && mutation.op === "create") return "the upstream has no such record";
+  const now = databaseNow(slice);
+  return {
+    kind: "applied",
+    serverId,
+    version: stored?.version,
+    record: toRecord(slice, ready, { serverId, stored, found }),
+    history: { possiblySent: true, firstSentAt: delivery?.firstSentAt ?? now, lastSentAt: now },
+  };
+}
+
+/** A published server ID never means another record. */
+function isAnothers(stored: StoredRecord | undefined, tempId: string): boolean {
+  return stored !== undefined && stored.tempId !== null && stored.tempId !== tempId;
+}
+
+type Found = UpstreamAnswer | "gone" | undefined;
+
+/** Undefined when the upstream can't be asked at the moment, or its record can't be read. */
+async function readIfPossible(
+  slice: Slice,
+  { mutation: { entity }, author }: ReadyMutation,
+  id: string,
+): Promise<Found> {
+  await ensureLease(slice);
+  const { userId: actor, requestId } = author;
+  const call = { entity, id, actor, requestId, signal: slice.signal, mayStart: () => assertMayStart(slice) };
+  try {
+    return (await slice.upstream.read(call)) ?? "gone";
+  } catch (error) {
+    if (error instanceof UpstreamError || error instanceof MappingError) return undefined;
+    throw error;
+  }
+}
+
+/** Undefined when nothing is known of the record, and so there is nothing to tell of it. */
+function toRecord(
+  { claim: { clientId } }: Slice,
+  { mutation: { op, entity }, config, tempId, data: sent }: ReadyMutation,
+  { serverId, stored, found }: { serverId: string; stored: StoredRecord | undefined; found: Found },
+): RecordWrite | undefined {
+  if (!stored && !found && op !== "create") return undefined;
+  const isGone = op === "delete" || found === "gone";
+  const answered = found === "gone" ? undefined : found?.data;
+  const before = op === "update" ? (stored?.data ?? undefined) : undefined;
+  const data = isGone ? null : (answered ?? mergePatch(before, sent));
+  return {
+    entity,
+    serverId,
+    begunAt: stored?.feedPosition ?? 0,
+    data,
+    scopes: data === null ? (stored?.scopes ?? []) : scopesOf(config.scopes, data),
+    upstreamVersion: found === "gone" ? null : (found?.version ?? null),
+    tempId: tempId ?? null,
+    createdBy: op === "create" ? clientId : null,
+    changedBy: clientId,
+    changedBase: ownBase(clientId, stored),
+  };
+}
+
+/**
+ * What is known of a mutation that an operator has sent again: as before, so that what may have been sent is resolved
+ * first. Where that can't be found out, the operator has taken the responsibility, and it starts afresh.
+ */
+export function released(
+  slice: Slice,
+  { entity, op }: Mutation,
+  delivery: OpenDelivery | undefined,
+): OpenDelivery | undefined {
+  if (delivery?.state !== "parked") return delivery;
+  const config = slice.upstream.entity(entity);
+  const nowMs = databaseNow(slice).getTime();
+  const firstSentAt = delivery.firstSentAt?.getTime() ?? nowMs;
+  const again = { ...delivery, state: "retrying" as const };
+  if (!delivery.possiblySent || !config || canResolve(config, op, nowMs - firstSentAt)) return again;
+  const fresh = { possiblySent: false, wasAllowed: false, firstSentAt: null, lastSentAt: null };
+  return { ...again, ...fresh, isReset: true };
+}
