@@ -272,47 +272,40 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
     await phone.settled();
   });
 
+  async function expectAllDone(phone: Phone, marker: string, decision: "retry" | "reject") {
+    const lines = linesOf(await phone.settled());
+    const order = upstream.effects.flatMap(({ request }) => (bodyHas(marker)(request) ? [nOf(request)] : []));
+    if (decision === "retry") {
+      expect(lines).toEqual(["applied", "applied", "applied", "applied"]);
+      expect(order).toEqual([2, 0, 1, 3]);
+    } else {
+      const fallen = "rejected dependency-failed";
+      expect(lines).toEqual(["rejected rejected-by-operator", fallen, "applied", fallen]);
+      expect(order).toEqual([2]);
+    }
+    expect(await deliveriesOf(gateway.database, phone.clientId)).toEqual([]);
+    expect(await rowsOf(gateway.database, "select 1 from command where done_at is null")).toEqual([]);
+  }
+
+  /** A lane in hand, whose owner is about to hold one more behind the parked one, and to give the lane back. */
+  async function inHand(phone: Phone) {
+    const [mentor, marker, gate] = [tempId(), randomUUID(), Promise.withResolvers<void>()];
+    const is = (n: number) => (request: RecordedRequest) => bodyHas(marker)(request) && nOf(request) === n;
+    upstream.script(is(0), faults.status(418));
+    upstream.script(is(2), faults.hold(gate.promise));
+    phone.add({ op: "create", entity: "mentor", recordId: mentor, data: { marker, n: 0 } });
+    phone.add({ op: "create", recordId: tempId(), data: { marker, mentor, n: 1 } });
+    phone.add({ op: "create", recordId: tempId(), data: { marker, n: 2 } });
+    phone.add({ op: "create", recordId: tempId(), data: { marker, mentor, n: 3 } });
+    const batch = phone.batch();
+    await phone.api.upload(batch, { wait: 0 });
+    await upstream.received(is(2));
+    return { gate, parked: batch.mutations[0]!, marker };
+  }
+
   describe("a release that races the worker's own holding and giving back strands nothing", () => {
     const decisions = ["retry", "reject"] as const;
     const rounds = Array.from({ length: 6 }, (_, round) => decisions[round % 2]!);
-
-    /** A lane in hand, whose owner is about to hold one more behind the parked one, and to give the lane back. */
-    async function inHand(phone: Phone) {
-      const [mentor, marker, gate] = [tempId(), randomUUID(), Promise.withResolvers<void>()];
-      const is = (n: number) => (request: RecordedRequest) => bodyHas(marker)(request) && nOf(request) === n;
-      upstream.script(is(0), faults.status(418));
-      upstream.script(is(2), faults.hold(gate.promise));
-      phone.add({ op: "create", entity: "mentor", recordId: mentor, data: { marker, n: 0 } });
-      phone.add({ op: "create", recordId: tempId(), data: { marker, mentor, n: 1 } });
-      phone.add({ op: "create", recordId: tempId(), data: { marker, n: 2 } });
-      const last = phone.add({ op: "create", recordId: tempId(), data: { marker, mentor, n: 3 } });
-      const { mutations } = await sendAll(phone);
-      await upstream.received(is(2));
-      return { gate, parked: mutations[0]!, last, marker };
-    }
-
-    const sendAll = async (phone: Phone) => {
-      const batch = phone.batch();
-      await phone.api.upload(batch, { wait: 0 });
-      return batch;
-    };
-
-    async function expectAllDone(phone: Phone, marker: string, decision: "retry" | "reject") {
-      const lines = linesOf(await phone.settled());
-      const order = upstream.effects.flatMap(({ request }) =>
-        bodyHas(marker)(request) ? [nOf(request)] : [],
-      );
-      if (decision === "retry") {
-        expect(lines).toEqual(["applied", "applied", "applied", "applied"]);
-        expect(order).toEqual([2, 0, 1, 3]);
-      } else {
-        const fallen = "rejected dependency-failed";
-        expect(lines).toEqual(["rejected rejected-by-operator", fallen, "applied", fallen]);
-        expect(order).toEqual([2]);
-      }
-      expect(await deliveriesOf(gateway.database, phone.clientId)).toEqual([]);
-      expect(await rowsOf(gateway.database, "select 1 from command where done_at is null")).toEqual([]);
-    }
 
     test.each(rounds)("given while a call is under way (%s)", async (decision) => {
       const phone = newPhone(gateway);
