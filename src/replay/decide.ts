@@ -78,7 +78,12 @@ async function toApplied(
     serverId,
     version: stored?.version,
     record: toRecord(slice, ready, { serverId, stored, found }),
-    history: { possiblySent: true, firstSentAt: delivery?.firstSentAt ?? now, lastSentAt: now },
+    history: {
+      possiblySent: true,
+      isAssumed: false,
+      firstSentAt: delivery?.firstSentAt ?? now,
+      lastSentAt: now,
+    },
   };
 }
 
@@ -146,6 +151,12 @@ export function released(
   const firstSentAt = delivery.firstSentAt?.getTime() ?? nowMs;
   const again = { ...delivery, state: "retrying" as const };
   if (!delivery.possiblySent || !config || canResolve(config, op, nowMs - firstSentAt)) return again;
-  const fresh = { possiblySent: false, wasAllowed: false, firstSentAt: null, lastSentAt: null };
+  const fresh = {
+    possiblySent: false,
+    isAssumed: false,
+    wasAllowed: false,
+    firstSentAt: null,
+    lastSentAt: null,
+  };
   return { ...again, ...fresh, isReset: true };
 }
