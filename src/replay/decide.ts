@@ -13,7 +13,7 @@ import type { ClaimedEntry, OpenDelivery } from "./lane.ts";
 import { prepare, problem, type ReadyMutation } from "./prepare.ts";
 import { closing, pass, settle, toOutcome, type Place, type Step } from "./settle.ts";
 import { assertMayStart, commitSlice, databaseNow, ensureLease, whileLeased, type Slice } from "./slice.ts";
-import type { Verdict } from "./step.ts";
+import { appliedMutation, type Verdict } from "./step.ts";
 
 type AcceptedEntry = Extract<ClaimedEntry, { mutation: Mutation }>;
 
@@ -114,9 +114,11 @@ async function readIfPossible(
 /** Undefined when nothing is known of the record, and so there is nothing to tell of it. */
 function toRecord(
   { claim: { clientId } }: Slice,
-  { mutation: { op, entity }, config, tempId, data: sent }: ReadyMutation,
+  ready: ReadyMutation,
   { serverId, stored, found }: { serverId: string; stored: StoredRecord | undefined; found: Found },
 ): RecordWrite | undefined {
+  const { mutation, config, tempId, data: sent } = ready;
+  const { op, entity } = mutation;
   if (!stored && !found && op !== "create") return undefined;
   const isGone = op === "delete" || found === "gone";
   const answered = found === "gone" ? undefined : found?.data;
@@ -133,6 +135,9 @@ function toRecord(
     createdBy: op === "create" ? clientId : null,
     changedBy: clientId,
     changedBase: ownBase(clientId, stored),
+    before: stored?.data ?? null,
+    // When it took effect is not known: only the record as it is now says what has become of it.
+    mutation: { ...appliedMutation(ready), isCrossed: true },
   };
 }
 
