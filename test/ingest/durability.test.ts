@@ -53,17 +53,27 @@ async function statementsOf(batch: Batch): Promise<number> {
   return proxy.statements(service) - before;
 }
 
-test("a batch takes the same number of statements whatever its size", async () => {
-  await statementsOf(batchOf(1));
-  const batches = [batchOf(1), batchOf(50), batchOf(500)];
+/** Of several uploads: a look at the database's identity, which comes every now and then, may fall into one. */
+async function fewestStatementsOf(batches: Batch[]): Promise<number> {
   const counts: number[] = [];
   for (const batch of batches) counts.push(await statementsOf(batch));
-  expect(counts).toEqual([counts[0], counts[0], counts[0]]);
-  // begin, tenant, client, known, append, commit
-  expect(counts[0]).toBeLessThanOrEqual(6);
+  return Math.min(...counts);
+}
+
+test("a batch takes the same number of statements whatever its size", async () => {
+  await statementsOf(batchOf(1));
+  const sizes = [1, 50, 500];
+  const fresh: number[] = [];
   const repeated: number[] = [];
-  for (const batch of batches) repeated.push(await statementsOf(batch));
-  expect(repeated).toEqual([repeated[0], repeated[0], repeated[0]]);
+  for (const size of sizes) {
+    const batches = Array.from({ length: 4 }, () => batchOf(size));
+    fresh.push(await fewestStatementsOf(batches));
+    repeated.push(await fewestStatementsOf(batches));
+  }
+  expect(fresh).toEqual(sizes.map(() => fresh[0]));
+  // begin, tenant, append, commit
+  expect(fresh[0]).toBeLessThanOrEqual(4);
+  expect(repeated).toEqual(sizes.map(() => repeated[0]));
 });
 
 describe("what is acknowledged is durable, and what is durable is acknowledged:", () => {
