@@ -28,6 +28,7 @@ test("what was accepted comes out with the text of its data, and what was reject
         base: '{"x":[1, 2]}',
         data,
         dependsOn: [lower],
+        occurredAt: null,
       },
     },
     { rejected: { seq: 2, id: lower } },

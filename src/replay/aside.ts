@@ -35,7 +35,7 @@ export async function takeLanesBack(
   { upstreamId, limit }: { upstreamId: string; limit: number },
 ): Promise<string[]> {
   const { rows } = await inTenant(db, tenantId, (trx) =>
-    sql<{ lane_id: string; due_at: Date }>`
+    sql<{ lane_id: string; due_at: Date | null }>`
       with oldest as (
         select lane_id from lane
         where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and aside
@@ -45,5 +45,5 @@ export async function takeLanesBack(
       where lane.tenant_id = ${tenantId} and lane.lane_id = oldest.lane_id
       returning lane.lane_id, lane.due_at`.execute(trx),
   );
-  return rows.toSorted((a, b) => a.due_at.getTime() - b.due_at.getTime()).map((row) => row.lane_id);
+  return rows.toSorted((a, b) => Number(a.due_at) - Number(b.due_at)).map((row) => row.lane_id);
 }
