@@ -315,10 +315,13 @@ async function moveLanes(
       as moved (lane_id, position, failures, release, due_in_ms, waits_for)
     where lane.tenant_id = ${tenantId} and lane.lane_id = moved.lane_id
     returning lane.lane_id, case when not lane.aside
-      then extract(epoch from greatest(lane.due_at - clock_timestamp(), interval '0'))::float8 * 1000 end as due_in_ms`.execute(
-    trx,
+      then extract(epoch from lane.due_at - clock_timestamp())::float8 * 1000 end as due_in_ms`.execute(trx);
+  return new Map(
+    rows.map(({ lane_id: laneId, due_in_ms: dueInMs }) => [
+      laneId,
+      dueInMs === null ? undefined : Math.max(0, dueInMs),
+    ]),
   );
-  return new Map(rows.map((row) => [row.lane_id, row.due_in_ms ?? undefined]));
 }
 
 /**

@@ -145,6 +145,26 @@ describe("claims and commits", () => {
     ).toHaveLength(1);
   });
 
+  test("a lane that is given back says when it is due, and nothing when it waits for a wake", async () => {
+    const { clientId, mutationIds } = await newLane();
+    const claim = await claimedBy(stores[0], clientId);
+    const dueAfter = async (release: LaneCommit["release"], position: number) => {
+      const { laneId, epoch } = await claimedBy(stores[0], clientId);
+      const at = { laneId, clientId, epoch, from: position, position, failures: 0 };
+      const result = await stores[0].commit({ ...at, release });
+      await rowsOf(database, "update lane set due_at = now() where lane_id = $1", [clientId]);
+      return result.kind === "done" && result.dueInMs;
+    };
+    const first = await stores[0].commit(applied(claim, mutationIds[0], { release: { dueInMs: 0 } }));
+    expect(first).toMatchObject({ kind: "done", dueInMs: 0 });
+    expect(await dueAfter("done", 1)).toBe(0);
+    expect(await dueAfter({ dueInMs: 60_000 }, 1)).toBeGreaterThan(50_000);
+    expect(await dueAfter("stuck", 1)).toBeUndefined();
+    expect(await dueAfter("aside", 1)).toBeUndefined();
+    await rowsOf(database, "update lane set tail = 1 where lane_id = $1", [clientId]);
+    expect(await dueAfter("done", 1)).toBeUndefined();
+  });
+
   test("a lane that its owner gave up is taken over, with the time in which its head may have been sent", async () => {
     const { clientId } = await newLane();
     const claim = await claimedBy(stores[0], clientId);
