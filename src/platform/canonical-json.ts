@@ -7,8 +7,9 @@
  * one that `JSON.parse` accepts.
  */
 
+import { endOfValue } from "./json-text.ts";
+
 const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
 const MINUS = 0x2d;
 const DIGIT_0 = 0x30;
@@ -139,14 +140,13 @@ class CanonicalReader {
 
   #string(): string {
     const start = this.at;
-    let end = this.#text.indexOf('"', start + 1);
+    const end = this.#text.indexOf('"', start + 1);
     if (this.#backslash < start) this.#backslash = nextBackslash(this.#text, start);
     if (this.#backslash > end) {
       this.at = end + 1;
       return AS_IT_STANDS;
     }
-    while (isEscaped(this.#text, end)) end = this.#text.indexOf('"', end + 1);
-    this.at = end + 1;
+    this.at = endOfValue(this.#text, start);
     return JSON.stringify(JSON.parse(this.#text.slice(start, this.at)));
   }
 
@@ -161,14 +161,7 @@ class CanonicalReader {
   /** Passes over a container without recursion. */
   #passOver(): undefined {
     this.#depthLeft++;
-    let depth = 0;
-    do {
-      const code = this.#text.charCodeAt(this.at);
-      if (code === QUOTE) this.at = endOfString(this.#text, this.at) - 1;
-      else if (code === OPEN_BRACE || code === OPEN_BRACKET) depth++;
-      else if (code === CLOSE_BRACE || code === CLOSE_BRACKET) depth--;
-      this.at++;
-    } while (depth > 0);
+    this.at = endOfValue(this.#text, this.at);
   }
 
   /** Passes over a brace, a bracket or a colon. */
@@ -260,16 +253,4 @@ function nextBackslash(text: string, start: number): number {
 function isDelimiter(code: number): boolean {
   // The end of the text gives NaN.
   return !(code > 0x20) || code === COMMA || code === CLOSE_BRACE || code === CLOSE_BRACKET;
-}
-
-function endOfString(text: string, start: number): number {
-  let end = text.indexOf('"', start + 1);
-  while (isEscaped(text, end)) end = text.indexOf('"', end + 1);
-  return end + 1;
-}
-
-function isEscaped(text: string, quote: number): boolean {
-  let slashes = 0;
-  while (text.charCodeAt(quote - 1 - slashes) === BACKSLASH) slashes++;
-  return slashes % 2 === 1;
 }
