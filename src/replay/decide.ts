@@ -11,9 +11,10 @@ import { canResolve } from "./effect.ts";
 import { ownBase } from "./judge.ts";
 import type { ClaimedEntry, OpenDelivery } from "./lane.ts";
 import { prepare, problem, type ReadyMutation } from "./prepare.ts";
+import { appliedMutation } from "./record-after.ts";
 import { closing, pass, settle, toOutcome, type Place, type Step } from "./settle.ts";
 import { assertMayStart, commitSlice, databaseNow, ensureLease, whileLeased, type Slice } from "./slice.ts";
-import { appliedMutation, type Verdict } from "./step.ts";
+import type { Verdict } from "./verdict.ts";
 
 type AcceptedEntry = Extract<ClaimedEntry, { mutation: Mutation }>;
 

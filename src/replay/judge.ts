@@ -23,6 +23,12 @@ export type Judgement =
   /** The record is not in the state that the mutation was based on. */
   | { kind: "conflict"; target: Target };
 
+/** Whether a mutation may be made, and what is known of the record that it changes. */
+export interface Judges {
+  create: (ready: ReadyMutation) => StoredProblem | undefined;
+  change: (...asked: Parameters<typeof judgeChange>) => Promise<Judgement>;
+}
+
 /** The same for a record that does not exist and for one that the author may not see. */
 export const noSuchRecord = problem("not-found", "There is no such record.");
 

@@ -13,7 +13,7 @@ import type { OpenDelivery } from "./lane.ts";
 import { learn } from "./names.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
 import { commitSlice, ensureLease, isShadow, whileLeased, type Slice } from "./slice.ts";
-import { unmappable, type Verdict } from "./step.ts";
+import { unmappable, type Verdict } from "./verdict.ts";
 
 /**
  * How a mutation leaves the slice: passed by the lane, passed without anything to write, or still at its head with the lane

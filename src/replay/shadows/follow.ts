@@ -1,10 +1,12 @@
 import type { UpstreamConfig } from "../../platform/config/schema.ts";
 import { deliveryOf, settleUnsent, type ReplayEntry } from "../drain.ts";
 import type { FollowedEntry, OpenDelivery } from "../lane.ts";
+import type { Judges } from "../judge.ts";
 import { problem } from "../prepare.ts";
 import { closing, faultOf, park, pass, placeOf, retryLater, stop, type Step } from "../settle.ts";
 import type { Slice } from "../slice.ts";
-import { replayOne, type Judges, type Verdict } from "../step.ts";
+import { replayOne } from "../step.ts";
+import type { Verdict } from "../verdict.ts";
 import { prepareFollowed, type ReadyChange } from "./prepare-followed.ts";
 
 /**

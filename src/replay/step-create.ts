@@ -1,0 +1,81 @@
+import type { RecordWrite } from "../change-feed/write.ts";
+import { scopesOf } from "../records/scopes.ts";
+import type { UpstreamAnswer } from "../upstream/upstream.ts";
+import { historyAfter, type Attempt } from "./attempt-under-way.ts";
+import { beforeSending } from "./before-sending.ts";
+import { createResolvers, isConflict, type Effect, type EffectContext, type History } from "./effect.ts";
+import type { Judges } from "./judge.ts";
+import { problem, type ReadyMutation } from "./prepare.ts";
+import { appliedMutation } from "./record-after.ts";
+import type { Slice } from "./slice.ts";
+import { toVerdict, type Verdict } from "./verdict.ts";
+
+/** Makes a record at the upstream, unless the author may not. */
+export async function replayCreate(
+  slice: Slice,
+  ready: ReadyMutation,
+  attempt: Attempt,
+  judges: Judges,
+): Promise<Verdict> {
+  const fault = judges.create(ready);
+  if (fault) return { kind: "rejected", problem: fault };
+  const { config, serverId, tempId, data } = ready;
+  await beforeSending(slice, ready, attempt, config.create.class === "opaque");
+  const choosesId = config.create.class === "client-id" || config.create.method === "PUT";
+  const id = choosesId ? (tempId ?? serverId) : undefined;
+  const context = { ...attempt.context, id, whole: data, version: undefined, before: null };
+  const effect = await createOrConflict(context);
+  if (effect.kind !== "applied") return toVerdict(slice, ready, effect, undefined, attempt);
+  const createdId = effect.answer?.id ?? id;
+  if (createdId === undefined) return await withoutId(slice, ready, attempt);
+  return created(slice, ready, createdId, effect.answer, historyAfter(slice, attempt));
+}
+
+/** Another record is in the way; unless it is the one that an earlier call made. */
+async function createOrConflict(context: EffectContext): Promise<Effect> {
+  try {
+    return await createResolvers[context.upstream.entity(context.entity)!.create.class](context);
+  } catch (error) {
+    if (!isConflict(error)) throw error;
+    if (context.history.possiblySent && !context.history.isAssumed) {
+      return { kind: "unclear", why: "a repeated create was answered with a conflict" };
+    }
+    return { kind: "conflict", current: undefined, wasRead: false };
+  }
+}
+
+/** The upstream took the record and did not say which it is: it is looked for, or a person is asked. */
+async function withoutId(slice: Slice, ready: ReadyMutation, attempt: Attempt): Promise<Verdict> {
+  const { upstream, entity, tempId, call } = attempt.context;
+  const history = historyAfter(slice, attempt);
+  const canLookUp = ready.config.lookup !== undefined && tempId !== undefined;
+  const found = canLookUp ? await upstream.lookup({ ...call, entity, tempId }) : [];
+  if (found.length === 1 && found[0]) return created(slice, ready, found[0].id, found[0], history);
+  const detail = "The upstream created the record and did not tell its ID.";
+  return { kind: "parked", problem: problem("upstream-unexpected", detail), history, error: undefined };
+}
+
+export function created(
+  { claim }: Slice,
+  ready: ReadyMutation,
+  serverId: string,
+  answer: UpstreamAnswer | undefined,
+  history: History,
+): Verdict {
+  const { mutation, config, tempId, data } = ready;
+  const after = answer?.data ?? data;
+  const record: RecordWrite = {
+    entity: mutation.entity,
+    serverId,
+    begunAt: 0,
+    data: after,
+    scopes: scopesOf(config.scopes, after),
+    upstreamVersion: answer?.version ?? null,
+    tempId: tempId ?? null,
+    createdBy: claim.clientId,
+    changedBy: claim.clientId,
+    changedBase: 0,
+    mutation: appliedMutation(ready),
+  };
+  return { kind: "applied", serverId, record, version: undefined, history };
+}
