@@ -3,7 +3,7 @@ import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
 import { watchCalls, type CallWatch } from "./call-watch.ts";
 import type { EffectContext, History } from "./effect.ts";
-import type { OpenDelivery } from "./lane.ts";
+import type { OpenDelivery } from "./open-delivery.ts";
 import type { ReadyMutation } from "./prepare.ts";
 import { ownLater } from "./recovery.ts";
 import { databaseNow, type Slice } from "./slice.ts";

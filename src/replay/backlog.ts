@@ -1,5 +1,6 @@
 import { decodeBlock } from "../inbox/block.ts";
-import type { ClaimedEntry, OpenDelivery } from "./lane.ts";
+import type { ClaimedEntry } from "./entries.ts";
+import type { OpenDelivery } from "./open-delivery.ts";
 import { isShadow, whileLeased, type Slice } from "./slice.ts";
 
 /** What one turn at a lane replays, in this order. */

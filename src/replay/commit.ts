@@ -16,7 +16,7 @@ import { writeAttempts, type AttemptWrite } from "./attempt.ts";
 import { finishCommands, type CommandResult } from "./command.ts";
 import { readWaitingLanes, writeDeliveries, type DeliveryWrite, type SettledDelivery } from "./delivery.ts";
 import { readDependencies } from "./dependencies.ts";
-import { servedHere } from "./lane.ts";
+import { servedHere } from "./served-here.ts";
 import { hasMoreToFollow } from "./shadows/log.ts";
 import { referenceOf, writeShadowRecords, type ShadowRecordWrite } from "./shadows/records.ts";
 

@@ -1,7 +1,10 @@
 import type { Mutation } from "../inbox/mutation.ts";
 import { toTurn } from "./backlog.ts";
+import type { Author } from "./blocks.ts";
+import type { Claim, SentBetween } from "./claim.ts";
 import { decide, released } from "./decide.ts";
-import type { Author, Claim, ClaimedEntry, OpenDelivery, SentBetween } from "./lane.ts";
+import type { ClaimedEntry } from "./entries.ts";
+import type { OpenDelivery } from "./open-delivery.ts";
 import { prepare, type Prepared } from "./prepare.ts";
 import { sentBeforeRecovery } from "./recovery.ts";
 import {

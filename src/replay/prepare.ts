@@ -5,9 +5,9 @@ import type { ErrorCode } from "../platform/errors.ts";
 import type { StoredProblem } from "../platform/schema.ts";
 import { tempUuid, toTempId } from "../platform/uuid.ts";
 import { recordKey } from "../records/record.ts";
-import type { Author } from "./lane.ts";
-import { recordsIn, referencesIn, substitute } from "./references.ts";
+import type { Author } from "./blocks.ts";
 import { firstLive, resolve } from "./names.ts";
+import { recordsIn, referencesIn, substitute } from "./references.ts";
 import { whileLeased, type Blocked, type Slice } from "./slice.ts";
 
 /** A mutation with its references resolved, ready to be judged and sent. */

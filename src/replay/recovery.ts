@@ -1,6 +1,7 @@
 import type { Mutation } from "../inbox/mutation.ts";
 import { mergePatch } from "../platform/json-text.ts";
-import type { Author, SentBetween } from "./lane.ts";
+import type { Author } from "./blocks.ts";
+import type { SentBetween } from "./claim.ts";
 import type { ReadyMutation } from "./prepare.ts";
 import type { Slice } from "./slice.ts";
 

@@ -5,9 +5,10 @@ import { isTransient } from "../http/transient-failures.ts";
 import type { TempIdState } from "../id-map/id-map.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import type { AttemptWrite } from "./attempt.ts";
+import type { Claim } from "./claim.ts";
 import type { OpenCommand } from "./command.ts";
 import type { CommitResult, LaneCommit } from "./commit.ts";
-import type { Claim, ClaimedEntry } from "./lane.ts";
+import type { ClaimedEntry } from "./entries.ts";
 import type { ReplayStore } from "./store.ts";
 
 /** One turn at a lane: what was claimed, and what this turn has learned so far. */

@@ -1,7 +1,7 @@
 import { UpstreamError } from "../upstream/connector.ts";
 import { startAttempt, type Attempt } from "./attempt-under-way.ts";
 import { judgeChange, judgeCreate, type Judges } from "./judge.ts";
-import type { OpenDelivery } from "./lane.ts";
+import type { OpenDelivery } from "./open-delivery.ts";
 import type { ReadyMutation } from "./prepare.ts";
 import { keepAttempt, LaneLost, type Slice } from "./slice.ts";
 import { replayChange } from "./step-change.ts";

@@ -8,17 +8,11 @@ import type { Database } from "../platform/schema.ts";
 import { readRecords, recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
 import { setLanesAside, takeLanesBack } from "./aside.ts";
 import { writeAttempts, type AttemptWrite } from "./attempt.ts";
+import { readBlocksOf, type OpenBlock } from "./blocks.ts";
+import { claimLanes, type Claim, type NotDue } from "./claim.ts";
 import { commitLanes, type CommitContext, type CommitResult, type LaneCommit } from "./commit.ts";
 import { readDependencies, type Dependency } from "./dependencies.ts";
-import {
-  abandonLane,
-  claimLanes,
-  readBlocksOf,
-  renewLeases,
-  type Claim,
-  type NotDue,
-  type OpenBlock,
-} from "./lane.ts";
+import { abandonLane, renewLeases } from "./leases.ts";
 import {
   readAbsences,
   readSeededBefore,

@@ -8,7 +8,7 @@ import { openDatabase } from "../../src/platform/db.ts";
 import { plainCodec } from "../../src/platform/payload-codec.ts";
 import type { Database } from "../../src/platform/schema.ts";
 import type { CommitResult, LaneCommit } from "../../src/replay/commit.ts";
-import type { Claim } from "../../src/replay/lane.ts";
+import type { Claim } from "../../src/replay/claim.ts";
 import { createReplayStore, type ReplayStore } from "../../src/replay/store.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
 import { laneOf, rowsOf } from "./rows.ts";

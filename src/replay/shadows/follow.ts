@@ -1,12 +1,13 @@
 import type { UpstreamConfig } from "../../platform/config/schema.ts";
 import { deliveryOf, settleUnsent, type ReplayEntry } from "../drain.ts";
-import type { FollowedEntry, OpenDelivery } from "../lane.ts";
+import type { OpenDelivery } from "../open-delivery.ts";
 import type { Judges } from "../judge.ts";
 import { problem } from "../prepare.ts";
 import { closing, faultOf, park, pass, placeOf, retryLater, stop, type Step } from "../settle.ts";
 import type { Slice } from "../slice.ts";
 import { replayOne } from "../step.ts";
 import type { Verdict } from "../verdict.ts";
+import type { FollowedEntry } from "./log.ts";
 import { prepareFollowed, type ReadyChange } from "./prepare-followed.ts";
 
 /**

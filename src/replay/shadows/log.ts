@@ -1,10 +1,11 @@
 import { sql, type RawBuilder, type Transaction } from "kysely";
 
+import type { Mutation } from "../../inbox/mutation.ts";
 import type { PayloadCodec } from "../../platform/payload-codec.ts";
 import type { Database } from "../../platform/schema.ts";
 import { uuidOf } from "../../platform/uuid.ts";
+import type { Author } from "../blocks.ts";
 import { referenceOf } from "./records.ts";
-import type { FollowedEntry } from "../lane.ts";
 
 /** Whether a shadow's `lane` has anything to follow after a position. */
 export function hasMoreToFollow(position: RawBuilder<unknown>): RawBuilder<unknown> {
@@ -24,6 +25,28 @@ export function laneIdOf(tenantId: string, upstreamId: string, partition: number
 
 /** What a slice of a lane reads at once; of whole records, a single larger one is read all the same. */
 const rowsMax = 100;
+
+/** A place in the log of what the primary took, or of what a shadow is seeded with. */
+export interface FollowedEntry {
+  /** What the mutation changed, with its position in this log as its seq and the server ID as its record ID. */
+  mutation: Mutation;
+  /** Who made it; nobody is named by an empty user ID. */
+  author: Author;
+  change: {
+    /** The UUID by which the record can be looked up in the shadow: its temp ID, or one of ours. */
+    reference: string;
+    /** Others made it in the primary. */
+    isForeign: boolean;
+    /** It only sets what a seed had to leave out. */
+    isCompletion: boolean;
+    /** The position in the log whose state of the record this is. */
+    reached: number;
+    /** The change together with what others had changed by then; undefined when they had not. */
+    others: string | undefined;
+    /** The record afterwards; undefined when it was deleted. */
+    whole: string | undefined;
+  };
+}
 
 export interface FollowedRow {
   lane_id: string;

@@ -2,10 +2,10 @@ import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.
 import { isObject, slicesAt } from "../../platform/json-text.ts";
 import { recordKey, type RecordKey } from "../../records/record.ts";
 import type { Target } from "../judge.ts";
-import type { FollowedEntry } from "../lane.ts";
 import { resolve } from "../names.ts";
 import { problem, type Prepared, type ReadyMutation } from "../prepare.ts";
 import { whileLeased, type Slice } from "../slice.ts";
+import type { FollowedEntry } from "./log.ts";
 import {
   recordsNamedIn,
   tempIdsIn,

@@ -36,7 +36,7 @@ export const sabotages: Sabotage[] = [
   },
   {
     name: "the take-over resolution",
-    file: "src/replay/lane.ts",
+    file: "src/replay/claim.ts",
     find: "takenOver: row.lease_ended_at === null ? undefined : sentBetween(row.lease_ended_at, leaseMs),",
     replace: "takenOver: undefined,",
     test: {
