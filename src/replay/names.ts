@@ -42,9 +42,14 @@ export function firstLive(state: TempIdState): string | undefined {
 
 async function look(slice: Slice, tempIds: string[]): Promise<Map<string, TempIdState>> {
   const ahead = slice.foreseen === undefined ? ownNames(slice) : [];
-  const states = await whileLeased(slice, () => slice.store.resolve([...new Set([...tempIds, ...ahead])]));
+  const asked = [...new Set([...tempIds, ...ahead])];
+  const states = await whileLeased(slice, () => slice.store.resolve(asked));
   slice.foreseen ??= new Map(ahead.map((tempId) => [tempId, states.get(tempId) ?? unknown]));
-  for (const [tempId, state] of states) if (state.kind === "mapped") slice.mapped.set(tempId, state);
+  // There are other slices' names among the states.
+  for (const tempId of asked) {
+    const state = states.get(tempId);
+    if (state?.kind === "mapped") slice.mapped.set(tempId, state);
+  }
   return states;
 }
 

@@ -5,7 +5,7 @@ import type { RecordKey } from "../records/record.ts";
 
 /** The temp IDs (bare UUIDs) that the data refers to: in the fields the entity declares, or anywhere if it declares none. */
 export function referencesIn(data: string | undefined, config: EntityConfig): string[] {
-  if (data === undefined) return [];
+  if (data === undefined || !mayHaveTempIds(data)) return [];
   const found = new Set<string>();
   const isReference = referenceFields(config);
   mapStrings(data, (value, path) => {
@@ -22,11 +22,17 @@ export function substitute(
   config: EntityConfig,
   serverIds: ReadonlyMap<string, string>,
 ): string {
+  if (serverIds.size === 0 || !mayHaveTempIds(data)) return data;
   const isReference = referenceFields(config);
   return mapStrings(data, (value, path) => {
     const uuid = tempUuid(value);
     return uuid !== undefined && isReference(path) ? serverIds.get(uuid) : undefined;
   });
+}
+
+/** Most data refers to nothing, and need not be taken apart to see that. */
+function mayHaveTempIds(data: string): boolean {
+  return data.includes("\\") || /urn:uuid:/i.test(data);
 }
 
 /** The records that the data names by server IDs, in the fields the entity declares. */

@@ -4,6 +4,8 @@ import { UpstreamError, type UpstreamRecord } from "../connector.ts";
 import type { HttpAnswer } from "../http-client.ts";
 import { excerptOf } from "../redact.ts";
 
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
 /**
  * The JSON text of a successful answer; undefined when it has no body.
  * @throws {UpstreamError} `ambiguous` when it is not JSON in UTF-8: the upstream did something, and did not say what.
@@ -11,7 +13,7 @@ import { excerptOf } from "../redact.ts";
 export function jsonOf({ status, body }: HttpAnswer): string | undefined {
   if (body.length === 0) return undefined;
   try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(body);
+    const text = utf8.decode(body);
     if (text.trim() === "") return undefined;
     JSON.parse(text);
     return text;
