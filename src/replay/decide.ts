@@ -7,13 +7,14 @@ import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import type { OpenCommand } from "./command.ts";
-import { canResolve } from "./effect.ts";
 import type { ClaimedEntry } from "./entries.ts";
 import { ownBase } from "./judge.ts";
+import { closing, pass, toOutcome, type Place, type Step } from "./leave.ts";
 import type { OpenDelivery } from "./open-delivery.ts";
 import { prepare, problem, type ReadyMutation } from "./prepare.ts";
 import { appliedMutation } from "./record-after.ts";
-import { closing, pass, settle, toOutcome, type Place, type Step } from "./settle.ts";
+import { canResolve } from "./resolvers.ts";
+import { settle } from "./settle.ts";
 import { assertMayStart, commitSlice, databaseNow, ensureLease, whileLeased, type Slice } from "./slice.ts";
 import type { Verdict } from "./verdict.ts";
 

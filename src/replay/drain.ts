@@ -4,21 +4,12 @@ import type { Author } from "./blocks.ts";
 import type { Claim, SentBetween } from "./claim.ts";
 import { decide, released } from "./decide.ts";
 import type { ClaimedEntry } from "./entries.ts";
+import { hold, park, waitFor } from "./keep-back.ts";
+import { closing, pass, stop, toOutcome, type Place, type Step } from "./leave.ts";
 import type { OpenDelivery } from "./open-delivery.ts";
 import { prepare, type Prepared } from "./prepare.ts";
 import { sentBeforeRecovery } from "./recovery.ts";
-import {
-  closing,
-  hold,
-  park,
-  pass,
-  settle,
-  stop,
-  toOutcome,
-  waitFor,
-  type Place,
-  type Step,
-} from "./settle.ts";
+import { settle } from "./settle.ts";
 import { commitSlice, databaseNow, type Slice } from "./slice.ts";
 import { replayOne } from "./step.ts";
 

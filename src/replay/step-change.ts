@@ -2,16 +2,10 @@ import { UpstreamError } from "../upstream/connector.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import type { Attempt } from "./attempt-under-way.ts";
 import { beforeSending } from "./before-sending.ts";
-import {
-  deleteResolvers,
-  isConflict,
-  isOurs,
-  updateResolvers,
-  type Effect,
-  type EffectContext,
-} from "./effect.ts";
+import { isConflict, isOurs, type Effect, type EffectContext } from "./effect.ts";
 import { afterChange, noSuchRecord, type Judges, type Target } from "./judge.ts";
 import type { ReadyMutation } from "./prepare.ts";
+import { deleteResolvers, updateResolvers } from "./resolvers.ts";
 import { ensureLease, type Slice } from "./slice.ts";
 import { toVerdict, type Verdict } from "./verdict.ts";
 

@@ -3,10 +3,11 @@ import { scopesOf } from "../records/scopes.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import { historyAfter, type Attempt } from "./attempt-under-way.ts";
 import { beforeSending } from "./before-sending.ts";
-import { createResolvers, isConflict, type Effect, type EffectContext, type History } from "./effect.ts";
+import { isConflict, type Effect, type EffectContext, type History } from "./effect.ts";
 import type { Judges } from "./judge.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
 import { appliedMutation } from "./record-after.ts";
+import { createResolvers } from "./resolvers.ts";
 import type { Slice } from "./slice.ts";
 import { toVerdict, type Verdict } from "./verdict.ts";
 

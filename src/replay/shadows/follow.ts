@@ -1,9 +1,11 @@
 import type { UpstreamConfig } from "../../platform/config/schema.ts";
 import { deliveryOf, settleUnsent, type ReplayEntry } from "../drain.ts";
-import type { OpenDelivery } from "../open-delivery.ts";
 import type { Judges } from "../judge.ts";
+import { park, retryLater } from "../keep-back.ts";
+import { closing, pass, placeOf, stop, type Step } from "../leave.ts";
+import type { OpenDelivery } from "../open-delivery.ts";
 import { problem } from "../prepare.ts";
-import { closing, faultOf, park, pass, placeOf, retryLater, stop, type Step } from "../settle.ts";
+import { faultOf } from "../settle.ts";
 import type { Slice } from "../slice.ts";
 import { replayOne } from "../step.ts";
 import type { Verdict } from "../verdict.ts";

@@ -25,7 +25,7 @@ export const sabotages: Sabotage[] = [
   },
   {
     name: "the epoch condition",
-    file: "src/replay/commit.ts",
+    file: "src/replay/move-lanes.ts",
     find: " and l.epoch = owned.epoch",
     replace: "",
     test: {
@@ -63,7 +63,7 @@ export const sabotages: Sabotage[] = [
   },
   {
     name: "the quarantine",
-    file: "src/replay/effect.ts",
+    file: "src/replay/after-unclear.ts",
     find: "return forMs > 0 ? {",
     replace: "return forMs > Infinity ? {",
     test: { file: "test/replay/resolvers.test.ts", name: "a record that the search does not show yet" },

@@ -1,0 +1,42 @@
+import type { UpstreamAnswer } from "../upstream/upstream.ts";
+import { applied, isConflict, type Effect, type EffectContext } from "./effect.ts";
+
+export async function create(context: EffectContext): Promise<Effect> {
+  const { upstream, entity, data, id, tempId, call, change } = context;
+  return applied(await change(() => upstream.create({ ...call, entity, data, id, tempId })));
+}
+
+export async function update(context: EffectContext): Promise<Effect> {
+  const { upstream, entity, data, whole, version, tempId, call, change } = context;
+  const named = { ...call, entity, id: idOf(context), version, tempId };
+  return applied(await change(() => upstream.update({ ...named, patch: data, data: whole })));
+}
+
+/** A record that is no longer there is deleted, whoever did it; unless the configuration says what else that means. */
+export async function remove(context: EffectContext): Promise<Effect> {
+  const { upstream, entity, version, call, change } = context;
+  try {
+    await change(() => upstream.remove({ ...call, entity, id: idOf(context), version }));
+  } catch (error) {
+    if (!isConflict(error) || (error.status !== 404 && error.status !== 410)) throw error;
+  }
+  return applied(undefined);
+}
+
+export async function read({
+  upstream,
+  entity,
+  id,
+  call,
+}: EffectContext): Promise<UpstreamAnswer | undefined> {
+  return id === undefined ? undefined : await upstream.read({ ...call, entity, id });
+}
+
+export async function lookup({ upstream, entity, tempId, call }: EffectContext): Promise<UpstreamAnswer[]> {
+  return tempId === undefined ? [] : await upstream.lookup({ ...call, entity, tempId });
+}
+
+function idOf({ id }: EffectContext): string {
+  if (id === undefined) throw new Error("a change of a record without an ID");
+  return id;
+}
