@@ -25,7 +25,7 @@ export function isForgottenOnly(context: EffectContext, current: UpstreamAnswer 
   return context.history.isAssumed && current !== undefined && !isForeign(current, context);
 }
 
-/** Of what carries our reference there is one, or a person decides. */
+/** The one record that carries our reference is ours; of several, or none after a call that left, a person decides. */
 export async function adoptOrPark(context: EffectContext): Promise<Effect> {
   if (context.upstream.entity(context.entity)?.lookup === undefined) return await parkUnclear(context);
   const found = await lookup(context);
