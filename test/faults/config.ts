@@ -1,8 +1,5 @@
+import { entityOfClass } from "../fixtures/capability-classes.ts";
 import { jwtIssuer } from "./tokens.ts";
-
-/** One entity for each class of what an upstream can guarantee; the upstream really has that capability. */
-export const classes = ["idempotency-key", "upsert", "client-id", "conditional", "lookup", "opaque"] as const;
-export type CapabilityClass = (typeof classes)[number];
 
 export const tenantId = "ours";
 
@@ -34,27 +31,15 @@ function primary(baseUrl: string): object {
     retry: { baseMs: 10, capMs: 200 },
     circuit: { failures: 20, cooldownMs: 100 },
     entities: {
-      "idempotency-key": entity("idempotency-key"),
-      upsert: entity("upsert", { create: { class: "upsert", method: "PUT" } }),
-      "client-id": entity("client-id"),
-      conditional: entity("conditional", {
+      "idempotency-key": entityOfClass("idempotency-key"),
+      upsert: entityOfClass("upsert", { create: { class: "upsert", method: "PUT" } }),
+      "client-id": entityOfClass("client-id"),
+      conditional: entityOfClass("conditional", {
         create: { class: "conditional", method: "PUT" },
         update: { class: "conditional", method: "PUT" },
       }),
-      lookup: entity("lookup", { reference: "/externalRef", lookup: "{path}?externalRef={tempId}" }),
-      opaque: entity("opaque"),
+      lookup: entityOfClass("lookup", { reference: "/externalRef", lookup: "{path}?externalRef={tempId}" }),
+      opaque: entityOfClass("opaque"),
     },
-  };
-}
-
-function entity(name: CapabilityClass, more: object = {}): object {
-  return {
-    path: `/${name}`,
-    id: "/id",
-    version: { header: "etag" },
-    create: { class: name },
-    update: { class: name },
-    delete: { class: name },
-    ...more,
   };
 }

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 
-import type { CapabilityClass } from "./config.ts";
+import type { CapabilityClass } from "../fixtures/capability-classes.ts";
 import type { Deed, Mishap, PlannedRecord, Turn } from "./program.ts";
 import type { Random } from "./random.ts";
 import { tokenOf } from "./tokens.ts";

@@ -1,4 +1,4 @@
-import { classes, type CapabilityClass } from "./config.ts";
+import { classes, type CapabilityClass } from "../fixtures/capability-classes.ts";
 import type { Random } from "./random.ts";
 
 /** A record that one phone creates and that it and others then change. */

@@ -1,9 +1,9 @@
 import { expect } from "vitest";
 
 import type { Answer } from "../fixtures/api.ts";
+import type { CapabilityClass } from "../fixtures/capability-classes.ts";
 import { tempId, type TestGateway } from "../fixtures/gateway.ts";
 import type { QueuedMutation } from "../fixtures/outbox.ts";
-import type { CapabilityClass } from "../replay/capabilities.ts";
 import { newPhone, type Phone, type Result } from "../replay/phone.ts";
 
 /** A phone that keeps what was acknowledged, and sends it again when the server has lost its memory. */

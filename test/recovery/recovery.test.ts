@@ -3,10 +3,11 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 
+import { classes } from "../fixtures/capability-classes.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
 import { asSuperuser } from "../fixtures/postgres-server.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
-import { capabilities, classes, storeOptions } from "../replay/capabilities.ts";
+import { capabilities, storeOptions } from "../replay/capabilities.ts";
 import { linesOf, resultOf, type Result } from "../replay/phone.ts";
 import { rowsOf } from "../replay/rows.ts";
 import { after, before, newKeepingPhone, type KeepingPhone } from "./phone.ts";
@@ -19,6 +20,7 @@ import {
   restore,
   startDatabase,
   startStandby,
+  type Address,
   type Server,
 } from "./servers.ts";
 
@@ -43,18 +45,42 @@ async function newServer(): Promise<Server> {
   return track(await startDatabase(dataDir));
 }
 
+interface World extends AsyncDisposable {
+  upstream: ScriptedUpstream;
+  server: Server;
+  /** Where gateways look for their database: at `server`, until it points to another. */
+  address: Address;
+  startGateway: () => Promise<TestGateway>;
+}
+
+/** An upstream of all capability classes, and a database that another can take the place of. */
+async function startWorld(): Promise<World> {
+  const upstream = await startScriptedUpstream(storeOptions);
+  const server = await newServer();
+  const address = await openAddress();
+  address.pointTo(server);
+  const upstreams = capabilities(upstream.url);
+  return {
+    upstream,
+    server,
+    address,
+    startGateway: async () => await startGateway({ upstreams, database: address.of(server) }),
+    async [Symbol.asyncDispose]() {
+      await address[Symbol.asyncDispose]();
+      await upstream.stop();
+    },
+  };
+}
+
 const slow = { timeout: 90_000 };
 
 test(
   "a restored backup is recognised at the start, and after the recovery everything is there once",
   slow,
   async () => {
-    await using upstream = await startScriptedUpstream(storeOptions);
-    const lost = await newServer();
-    await using address = await openAddress();
-    address.pointTo(lost);
-    const upstreams = capabilities(upstream.url);
-    const first = await startGateway({ upstreams, database: address.of(lost) });
+    await using world = await startWorld();
+    const { upstream, server: lost, address } = world;
+    const first = await world.startGateway();
     const backup = await backUp(lost);
     const phones = classes.map((name) => newKeepingPhone(first, name));
     const names = await Promise.all(phones.map(before));
@@ -68,7 +94,7 @@ test(
 
     const restored = track(await restore(backup, lost, "earlier"));
     address.pointTo(restored);
-    await using gateway = await startGateway({ upstreams, database: address.of(restored) });
+    await using gateway = await world.startGateway();
     await expectRefusal(gateway);
     const { requests } = upstream;
     const requestsBefore = requests.length;
@@ -86,14 +112,9 @@ test(
 );
 
 test("a standby that was behind is recognised by a running gateway once it is promoted", slow, async () => {
-  await using upstream = await startScriptedUpstream(storeOptions);
-  const primary = await newServer();
-  await using address = await openAddress();
-  address.pointTo(primary);
-  await using gateway = await startGateway({
-    upstreams: capabilities(upstream.url),
-    database: address.of(primary),
-  });
+  await using world = await startWorld();
+  const { upstream, server: primary, address } = world;
+  await using gateway = await world.startGateway();
   const standby = track(await startStandby(primary));
   const phones = classes.map((name) => newKeepingPhone(gateway, name));
   const names = await Promise.all(phones.map(before));
@@ -120,14 +141,9 @@ test("a standby that was behind is recognised by a running gateway once it is pr
 });
 
 test("a restart and a crash are not taken for a restore", slow, async () => {
-  await using upstream = await startScriptedUpstream(storeOptions);
-  const first = await newServer();
-  await using address = await openAddress();
-  address.pointTo(first);
-  await using gateway = await startGateway({
-    upstreams: capabilities(upstream.url),
-    database: address.of(first),
-  });
+  await using world = await startWorld();
+  const { server: first, address } = world;
+  await using gateway = await world.startGateway();
   const phone = newKeepingPhone(gateway, "upsert");
   await before(phone);
   let running = first;
@@ -145,14 +161,9 @@ test("a restart and a crash are not taken for a restore", slow, async () => {
 });
 
 test("a snapshot of the disk that is put back is noticed by who has seen more of it", slow, async () => {
-  await using upstream = await startScriptedUpstream(storeOptions);
-  const first = await newServer();
-  await using address = await openAddress();
-  address.pointTo(first);
-  await using gateway = await startGateway({
-    upstreams: capabilities(upstream.url),
-    database: address.of(first),
-  });
+  await using world = await startWorld();
+  const { upstream, server: first, address } = world;
+  await using gateway = await world.startGateway();
   const phone = newKeepingPhone(gateway, "conditional");
   const names = await before(phone);
   await first.stop();

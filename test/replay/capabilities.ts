@@ -1,24 +1,11 @@
-/** One entity for each capability class, at one scripted upstream that can do all of them. */
-export const classes = ["idempotency-key", "upsert", "client-id", "conditional", "lookup", "opaque"] as const;
-export type CapabilityClass = (typeof classes)[number];
+import { entityOfClass } from "../fixtures/capability-classes.ts";
 
 export const storeOptions = { etags: true, clientIds: true, idempotencyHeader: "Idempotency-Key" } as const;
 
 /** The time after which a search that finds nothing proves something. */
 export const quarantineMs = 400;
 
-function entity(name: CapabilityClass, more: object = {}): object {
-  return {
-    path: `/${name}`,
-    id: "/id",
-    version: { header: "etag" },
-    create: { class: name },
-    update: { class: name },
-    delete: { class: name },
-    ...more,
-  };
-}
-
+/** One entity for each capability class, at one scripted upstream that can do all of them. */
 export function capabilities(baseUrl: string, rest: object = {}): object {
   const lookup = { reference: "/externalRef", lookup: "{path}?externalRef={tempId}" };
   return {
@@ -31,12 +18,12 @@ export function capabilities(baseUrl: string, rest: object = {}): object {
       circuit: { failures: 10_000, cooldownMs: 20 },
       ...rest,
       entities: {
-        "idempotency-key": entity("idempotency-key"),
-        upsert: entity("upsert", { create: { class: "upsert", method: "PUT" } }),
-        "client-id": entity("client-id"),
-        conditional: entity("conditional", { create: { class: "conditional", method: "PUT" } }),
-        lookup: entity("lookup", lookup),
-        opaque: entity("opaque"),
+        "idempotency-key": entityOfClass("idempotency-key"),
+        upsert: entityOfClass("upsert", { create: { class: "upsert", method: "PUT" } }),
+        "client-id": entityOfClass("client-id"),
+        conditional: entityOfClass("conditional", { create: { class: "conditional", method: "PUT" } }),
+        lookup: entityOfClass("lookup", lookup),
+        opaque: entityOfClass("opaque"),
       },
     },
   };

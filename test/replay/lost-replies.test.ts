@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
+import { classes, type CapabilityClass } from "../fixtures/capability-classes.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
 import { queueBackends } from "../fixtures/redis.ts";
 import { faults, type Fault } from "../fixtures/scripted-faults.ts";
 import type { RecordedRequest } from "../fixtures/scripted-store.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
-import { capabilities, classes, storeOptions, type CapabilityClass } from "./capabilities.ts";
+import { capabilities, storeOptions } from "./capabilities.ts";
 import { linesOf, newPhone, type Phone } from "./phone.ts";
 import { deliveriesOf } from "./rows.ts";
 

@@ -1,11 +1,12 @@
 import { Redis } from "ioredis";
 import { describe, expect, test, vi } from "vitest";
 
+import { classes, type CapabilityClass } from "../fixtures/capability-classes.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
 import { queueBackends } from "../fixtures/redis.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
-import { capabilities, classes, storeOptions, type CapabilityClass } from "./capabilities.ts";
+import { capabilities, storeOptions } from "./capabilities.ts";
 import { linesOf, newPhone, type Phone } from "./phone.ts";
 import { rowsOf } from "./rows.ts";
 

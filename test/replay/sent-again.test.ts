@@ -1,10 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
+import type { CapabilityClass } from "../fixtures/capability-classes.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
-import { capabilities, storeOptions, type CapabilityClass } from "./capabilities.ts";
+import { capabilities, storeOptions } from "./capabilities.ts";
 import { newOperator, type Operator } from "./operator.ts";
 import { bodyHas } from "./parked.ts";
 import { linesOf, newPhone, toLine } from "./phone.ts";

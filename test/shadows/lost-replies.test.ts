@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
+import { classes, type CapabilityClass } from "../fixtures/capability-classes.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
 import { queueBackends } from "../fixtures/redis.ts";
 import { faults, type Fault } from "../fixtures/scripted-faults.ts";
 import type { RecordedRequest } from "../fixtures/scripted-store.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
-import { capabilities, classes, storeOptions, type CapabilityClass } from "../replay/capabilities.ts";
+import { capabilities, storeOptions } from "../replay/capabilities.ts";
 import { linesOf, newPhone } from "../replay/phone.ts";
 import { rowsOf } from "../replay/rows.ts";
 import { added, caughtUp } from "./pair.ts";

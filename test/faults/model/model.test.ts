@@ -1,11 +1,12 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
+import type { CapabilityClass } from "../../fixtures/capability-classes.ts";
 import { startGateway, tempId, type TestGateway } from "../../fixtures/gateway.ts";
 import { faults, type Fault } from "../../fixtures/scripted-faults.ts";
 import type { RecordedRequest } from "../../fixtures/scripted-store.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../../fixtures/scripted-upstream.ts";
-import { capabilities, storeOptions, type CapabilityClass } from "../../replay/capabilities.ts";
+import { capabilities, storeOptions } from "../../replay/capabilities.ts";
 import { newPhone, type Phone } from "../../replay/phone.ts";
 import { expectedOf, type CallFault, type Deed, type Expected } from "./oracle.ts";
 import { phoneProgram } from "./program.ts";

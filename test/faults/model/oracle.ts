@@ -1,4 +1,4 @@
-import type { CapabilityClass } from "../../replay/capabilities.ts";
+import type { CapabilityClass } from "../../fixtures/capability-classes.ts";
 
 /** What happens to a mutation's calls, one after the other, before one is answered normally. */
 export const callFaults = ["429", "500", "500 after effect", "lose request", "lose reply"] as const;

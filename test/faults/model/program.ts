@@ -1,6 +1,6 @@
 import fc from "fast-check";
 
-import { classes } from "../../replay/capabilities.ts";
+import { classes } from "../../fixtures/capability-classes.ts";
 import { callFaults, type CallFault, type Deed } from "./oracle.ts";
 
 const faults: fc.Arbitrary<CallFault[]> = fc.oneof(

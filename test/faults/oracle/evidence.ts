@@ -1,6 +1,6 @@
+import type { CapabilityClass } from "../../fixtures/capability-classes.ts";
 import type { Queued } from "../phone.ts";
 import type { JournalLine, Marker } from "../upstream/journal.ts";
-import type { CapabilityClass } from "../config.ts";
 import type { World } from "../world/world.ts";
 
 /** All that the judgement is made from: the upstream's journal, the database, and what the phones were told. */

@@ -1,6 +1,6 @@
 import { appendFileSync } from "node:fs";
 
-import type { CapabilityClass } from "../config.ts";
+import type { CapabilityClass } from "../../fixtures/capability-classes.ts";
 
 /** Whose mutation something is: the phone's number and the mutation's seq, or the record that a delete names. */
 export type Marker = `${number}:${number}` | `-${string}`;

@@ -1,7 +1,8 @@
+import type { CapabilityClass } from "../../fixtures/capability-classes.ts";
 import { startScriptedUpstream } from "../../fixtures/scripted-upstream.ts";
 import type { Exchange } from "../../fixtures/scripted-faults.ts";
 import type { Answer, RecordedRequest } from "../../fixtures/scripted-store.ts";
-import { indexLagMs, type CapabilityClass } from "../config.ts";
+import { indexLagMs } from "../config.ts";
 import { randomOf } from "../random.ts";
 import { chooseFault, type NamedFault } from "./faults.ts";
 import { markerOf, markersBetween, openJournal, type Marker } from "./journal.ts";
