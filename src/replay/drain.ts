@@ -150,7 +150,6 @@ function keysOf(prepared: Exclude<Prepared, { kind: "ready" }>): Partial<Place> 
 }
 
 /**
-/**
  * What is known of earlier attempts. A call whose intent was written down, and nothing after it, may have left. So may the
  * head of a lane that its last owner never released have been sent, unless the upstream is one for which an intent is
  * written down before each call, and none was. After a recovery, so may have been whatever occurred before it: neither
