@@ -114,6 +114,7 @@ async function open(
     });
     onClose(() => worker.close());
   }
+  await backend.ready();
 
   const stopping = new AbortController();
   const app = await buildApp({

@@ -1,6 +1,7 @@
 import { createPostgresBackend, Queue, Worker, type Processor, type WorkerOptions } from "bullmq";
 
-import { assertDatabaseReachable } from "./database-check.ts";
+import { assertDatabaseReachable, reasonOf } from "./database-check.ts";
+import { TidegateError } from "./errors.ts";
 import { assertRedisReachable, openProducerRedis, openWorkerRedis } from "./redis.ts";
 
 /** A job says where to look. Everything else is in Postgres: no payload. */
@@ -8,15 +9,21 @@ export type JobData = Record<string, string>;
 
 export type JobQueue = Queue<JobData, void>;
 export type JobWorker = Worker<JobData, void>;
-export type WorkerSettings = Omit<WorkerOptions, "connection" | "prefix">;
+export type WorkerSettings = Omit<WorkerOptions, "connection" | "prefix" | "autorun">;
 
 /** Where BullMQ keeps its jobs. Queues and workers behave alike on both. */
 export interface QueueBackend {
   kind: "redis" | "postgres";
   /** The queue of that name; the same one each time. Adding fails, and does not wait, when the backend is away. */
   queue: (name: string) => JobQueue;
-  /** Starts a worker, unless the settings say `autorun: false`. */
+  /** Starts a worker, once the backend has answered it. */
   worker: (name: string, processor: Processor<JobData, void>, settings: WorkerSettings) => JobWorker;
+  /**
+   * Waits until the queues and workers that were opened so far have been answered. On Postgres, one that was not never
+   * will be, and the process has to start anew.
+   * @throws {TidegateError} `database-unreachable`
+   */
+  ready: () => Promise<void>;
   /** Waits for the jobs in work, then closes all workers, queues and connections. */
   close: () => Promise<void>;
 }
@@ -31,7 +38,7 @@ export interface QueueBackendOptions {
 }
 
 /**
- * Opens the queues' backend once it answers. (On Postgres a queue made earlier would never recover.)
+ * Opens the queues' backend once it answers.
  * @throws {TidegateError} `redis-unreachable` or `database-unreachable`, within seconds.
  */
 export async function openQueueBackend(options: QueueBackendOptions): Promise<QueueBackend> {
@@ -58,7 +65,8 @@ function onRedis(url: string, onError: (error: Error) => void): QueueBackend {
     producer.disconnect();
     consumer.disconnect();
   };
-  return { kind: "redis", queue, worker, close };
+  // What is opened on Redis waits for it by itself.
+  return { kind: "redis", queue, worker, ready: () => Promise.resolve(), close };
 }
 
 /** A hash tag for each queue: on a cluster all keys of a queue, and no more than that, share a slot. */
@@ -72,23 +80,45 @@ const workerPoolMax = 8;
 
 function onPostgres(connectionString: string, onError: (error: Error) => void): QueueBackend {
   const connection = { connectionString, schema: "bullmq", application_name: "tidegate-queues" };
+  const answers: Promise<unknown>[] = [];
+  const answered = (opened: JobQueue | JobWorker): Promise<unknown> => {
+    const answer = opened.waitUntilReady();
+    answer.catch(onError);
+    answers.push(answer);
+    return answer;
+  };
   const { queue, worker, closeAll } = track(
-    (name) =>
-      new Queue(
-        name,
-        { connection: { ...connection, max: queuePoolMax } },
-        createPostgresBackend,
-      ) as unknown as JobQueue,
-    (name, processor, settings) =>
-      new Worker(
-        name,
-        processor,
-        { ...settings, connection: { ...connection, max: workerPoolMax } },
-        createPostgresBackend,
-      ) as unknown as JobWorker,
+    (name) => {
+      const options = { connection: { ...connection, max: queuePoolMax } };
+      const opened = new Queue(name, options, createPostgresBackend) as unknown as JobQueue;
+      void answered(opened);
+      return opened;
+    },
+    (name, processor, settings) => {
+      const options = {
+        ...settings,
+        connection: { ...connection, max: workerPoolMax },
+        autorun: false,
+      };
+      const opened = new Worker(name, processor, options, createPostgresBackend) as unknown as JobWorker;
+      // Without it a worker would ask again and again, in one turn of the event loop.
+      void answered(opened)
+        .then(
+          () => opened.run(),
+          () => undefined,
+        )
+        .catch(onError);
+      return opened;
+    },
     onError,
   );
-  return { kind: "postgres", queue, worker, close: async () => await closeAll({ force: false }) };
+  const ready = async (): Promise<void> => {
+    await Promise.all(answers).catch((error: unknown) => {
+      const why = `Postgres did not answer the queues: ${reasonOf(error)}`;
+      throw new TidegateError("database-unreachable", why, { cause: error });
+    });
+  };
+  return { kind: "postgres", queue, worker, ready, close: async () => await closeAll({ force: false }) };
 }
 
 type OpenQueue = (name: string) => JobQueue;

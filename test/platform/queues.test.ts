@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 
 import { openQueueBackend, type JobQueue, type QueueBackend } from "../../src/platform/queues.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
+import { startPostgresProxy } from "../fixtures/postgres-proxy.ts";
 import { asSuperuser } from "../fixtures/postgres-server.ts";
 import { createTestRedis, queueBackends, type TestRedis } from "../fixtures/redis.ts";
 
@@ -100,6 +101,25 @@ describe.each(queueBackends())("on %s", (kind) => {
       );
     });
   }
+});
+
+test("what Postgres does not answer when it is opened fails the start, and is not asked without end", async () => {
+  const database = await createTestDatabase();
+  await using proxy = await startPostgresProxy(database.serviceUrl);
+  let errors = 0;
+  const onError = (): void => {
+    errors += 1;
+    // A worker that asks without end lets nothing else have its turn, this test's timeout included.
+    if (errors === 1_000) void backend.close();
+  };
+  const backend = await openQueueBackend({ redisUrl: undefined, databaseUrl: proxy.url, onError });
+  proxy.cut("tidegate-queues");
+  backend.worker("replay", () => Promise.resolve(), { concurrency: 4 });
+  await vi.waitFor(() => expect(errors).toBeGreaterThan(0));
+  await expect(backend.ready()).rejects.toMatchObject({ code: "database-unreachable" });
+  expect(errors).toBeLessThan(100);
+  await backend.close();
+  await database.drop();
 });
 
 test.for([
