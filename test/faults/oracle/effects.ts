@@ -52,7 +52,7 @@ function judgeOne(effect: Effect, count: Map<Queued, number>, reached: Map<numbe
 }
 
 /** A call of class `opaque` that was not plainly refused is the mutation's last; if it was unclear, the mutation is parked. */
-export function judgeOpaque({ requests, mutations, keys }: Evidence): Violation[] {
+export function judgeOpaque({ requests, answered, mutations, keys }: Evidence): Violation[] {
   const violations: Violation[] = [];
   for (const queued of mutations) {
     if (queued.body.entity !== "opaque" || queued.body.op === "delete") continue;
@@ -62,7 +62,8 @@ export function judgeOpaque({ requests, mutations, keys }: Evidence): Violation[
     if (decisive < calls.length - 1)
       violations.push({ kind: "duplicate", what: "an opaque call was sent again", about: [queued] });
     const status = keys.get(queued.body.id)?.status;
-    if (calls[decisive]?.fate === "unclear" && status !== null)
+    const mayBeKnown = status === "applied" && answered.has(calls[decisive]?.n ?? 0);
+    if (calls[decisive]?.fate === "unclear" && status !== null && !mayBeKnown)
       violations.push({ kind: "opaque", what: `an unclear opaque call ended as ${status}`, about: [queued] });
   }
   return violations;

@@ -7,6 +7,8 @@ import type { World } from "../world/world.ts";
 export interface Evidence {
   mutations: Queued[];
   requests: Extract<JournalLine, { kind: "request" }>[];
+  /** The requests whose sender may have got the whole answer, although it was to be unclear. */
+  answered: Set<number>;
   effects: Effect[];
   keys: Map<string, KeyRow>;
   deliveries: Map<string, DeliveryRow>;
@@ -69,6 +71,7 @@ export async function gather({ postgres, upstream }: World, mutations: Queued[])
   return {
     mutations,
     requests,
+    answered: new Set(journal.flatMap((line) => (line.kind === "answer" ? line.n : []))),
     effects: withCauses(journal, mutations),
     keys: new Map(keys.map((row) => [row.mutation_id, row])),
     deliveries: new Map(deliveries.map((row) => [row.mutation_id, row])),

@@ -27,9 +27,12 @@ const common: NamedFault[] = [
   { name: "slow", fate: "answered", fault: slow(0.6 * timeoutMs) },
 ];
 
+/** Takes longer than its sender waits; unless that stands still, and finds the whole answer when it goes on. */
+export const slowTrickle = "slow trickle";
+
 /** Of answers that have a body. */
 const ofBodies: NamedFault[] = [
-  { name: "slow trickle", fate: "unclear", fault: faults.trickle(100) },
+  { name: slowTrickle, fate: "unclear", fault: faults.trickle(100) },
   { name: "truncated body", fate: "unclear", fault: faults.truncate() },
 ];
 

@@ -21,6 +21,12 @@ export type JournalLine =
       fate: Fate;
     }
   | {
+      /** The answer to an unclear request left as a whole: a sender that stood still meanwhile finds it. */
+      kind: "answer";
+      n: number;
+      at: number;
+    }
+  | {
       kind: "effect";
       /** Of the request that caused it. */
       n: number;

@@ -4,7 +4,7 @@ import type { Exchange } from "../../fixtures/scripted-faults.ts";
 import type { Answer, RecordedRequest } from "../../fixtures/scripted-store.ts";
 import { indexLagMs } from "../config.ts";
 import { randomOf } from "../random.ts";
-import { chooseFault, type NamedFault } from "./faults.ts";
+import { chooseFault, slowTrickle, type NamedFault } from "./faults.ts";
 import { markerOf, markersBetween, openJournal, type Marker } from "./journal.ts";
 import { openWire } from "./wire.ts";
 
@@ -71,6 +71,8 @@ async function meet(exchange: Exchange): Promise<void> {
     return answer;
   };
   await (chosen?.fault ?? (({ send }: Exchange) => send(apply())))({ ...exchange, apply });
+  const isWhole = exchange.response.writableEnded && !exchange.response.destroyed;
+  if (chosen?.name === slowTrickle && isWhole) journal.write({ kind: "answer", n, at: Date.now() });
 }
 
 function held(marker: Marker): NamedFault {
