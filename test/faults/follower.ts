@@ -100,9 +100,11 @@ export function follow({ apiUrl, client, random, entityOf, violation }: FollowOp
 
   async function run(): Promise<void> {
     for (;;) {
+      // A page that was asked for before may have been read before the last commit.
+      const isLast = isFinishing;
       const page = await readPage();
       if (page === "failed") await delay(100);
-      if (page === "end" && isFinishing) return;
+      if (page === "end" && isLast) return;
     }
   }
 
