@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 export interface BenchOptions {
   ingest: IngestOptions | undefined;
   replay: ReplayOptions | undefined;
+  waiting: WaitingOptions | undefined;
   writeDocs: boolean;
   /** Where CPU profiles of the gateway's processes go; none are taken without it. */
   cpuProfDir: string | undefined;
@@ -21,6 +22,16 @@ export interface ReplayOptions {
   phones: number;
   mutationsPerPhone: number;
   latenciesMs: number[];
+  concurrency: number;
+}
+
+export interface WaitingOptions {
+  /** Each of a phone with one mutation. */
+  lanes: number;
+  /** How long the upstream stays down when all of them wait. */
+  deadMs: number;
+  /** Of the upstream after its return. */
+  latencyMs: number;
   concurrency: number;
 }
 
@@ -45,6 +56,8 @@ const fullReplay: ReplayOptions = {
 };
 const quickReplay: ReplayOptions = { ...fullReplay, rounds: 2, latenciesMs: [5] };
 
+const fullWaiting: WaitingOptions = { lanes: 10_000, deadMs: 60_000, latencyMs: 5, concurrency: 64 };
+
 /** Reads the command line. @throws {Error} for an unknown option. */
 export function readOptions(args: string[]): BenchOptions {
   const { values } = parseArgs({
@@ -58,13 +71,15 @@ export function readOptions(args: string[]): BenchOptions {
     },
   });
   const { quick, only } = values;
-  if (only !== undefined && only !== "ingest" && only !== "replay") {
-    throw new Error("--only takes ingest or replay");
+  if (only !== undefined && !["ingest", "replay", "waiting"].includes(only)) {
+    throw new Error("--only takes ingest, replay or waiting");
   }
+  const asks = (part: string): boolean => only === undefined || only === part;
   const rounds = values.rounds === undefined ? {} : { rounds: Number(values.rounds) };
   return {
-    ingest: only === "replay" ? undefined : { ...(quick ? quickIngest : fullIngest), ...rounds },
-    replay: only === "ingest" ? undefined : { ...(quick ? quickReplay : fullReplay), ...rounds },
+    ingest: asks("ingest") ? { ...(quick ? quickIngest : fullIngest), ...rounds } : undefined,
+    replay: asks("replay") ? { ...(quick ? quickReplay : fullReplay), ...rounds } : undefined,
+    waiting: asks("waiting") && !quick ? fullWaiting : undefined,
     writeDocs: values["write-docs"],
     cpuProfDir: values["cpu-prof-dir"],
   };

@@ -1,6 +1,6 @@
 import { writeFile } from "node:fs/promises";
 
-import { ingestTable, replayTable, type Report } from "./report.ts";
+import { ingestTable, replayTable, waitingTable, type Report } from "./report.ts";
 
 const path = new URL("../docs/performance.md", import.meta.url);
 
@@ -20,6 +20,9 @@ function performanceDoc(report: Report): string {
       : []),
     ...(report.replay && report.options.replay
       ? ["## Replay", replayWords(report.options.replay), replayTable(report.replay)]
+      : []),
+    ...(report.waiting && report.options.waiting
+      ? ["## An upstream that is down", waitingWords(report.options.waiting), waitingTable(report.waiting)]
       : []),
   ].join("\n\n")}\n`;
 }
@@ -67,5 +70,20 @@ function replayWords({
     "- **naive**: a BullMQ job for each mutation, no other books; IDs are kept in memory.",
     "- **tidegate on Redis / on Postgres**: the inbox is filled through the API, then a gateway in the role `worker` is",
     "  started. The run fails unless every mutation took effect once, in its phone's order, and has its outcome on record.",
+  ].join("\n");
+}
+
+function waitingWords({
+  lanes,
+  deadMs,
+  latencyMs,
+  concurrency,
+}: NonNullable<Report["options"]["waiting"]>): string {
+  return [
+    `${lanes.toLocaleString("en-US")} phones upload a mutation each while the upstream answers 503. When all their lanes wait, ${deadMs / 1_000} s are`,
+    "watched: the calls that the upstream still gets, and the database's transactions (of everything: sweepers, looks for",
+    `lanes whose turn it is, the queues if they are there). Then it answers after ${latencyMs} ms, at most ${concurrency} calls at once: the time from`,
+    "its return to the first effect and to the last, and by how many places an effect came before or after its lane's turn,",
+    "which is by the time when it was due.",
   ].join("\n");
 }

@@ -5,6 +5,7 @@ import type { IngestResult } from "./ingest/ingest.ts";
 import type { BenchOptions } from "./options.ts";
 import type { ReplayResult } from "./replay/replay.ts";
 import type { Spread } from "./stats.ts";
+import type { WaitingResult } from "./waiting/waiting.ts";
 
 export interface Report {
   date: string;
@@ -12,6 +13,7 @@ export interface Report {
   options: BenchOptions;
   ingest: IngestResult[] | undefined;
   replay: ReplayResult[] | undefined;
+  waiting: WaitingResult[] | undefined;
 }
 
 export interface Machine {
@@ -67,6 +69,28 @@ export function replayTable(results: ReplayResult[]): string {
   ]);
   const head = ["upstream", "contender", "replays/s", "min–max", "of the floor", "out of order", "doubled"];
   return table(head, rows, [1]);
+}
+
+export function waitingTable(results: WaitingResult[]): string {
+  const rows = results.map((result) => [
+    result.contender,
+    count(result.lanes),
+    result.callsPerMinute.toFixed(1),
+    count(result.transactionsPerMinute),
+    `${(result.firstEffectMs / 1_000).toFixed(1)} s`,
+    `${(result.lastEffectMs / 1_000).toFixed(1)} s`,
+    count(result.displacementP99),
+  ]);
+  const head = [
+    "",
+    "lanes",
+    "calls/min",
+    "transactions/min",
+    "first effect",
+    "last effect",
+    "out of turn, p99",
+  ];
+  return table(head, rows, [0]);
 }
 
 function rate({ median, min, max }: Spread): string[] {

@@ -2,8 +2,9 @@ import { measureIngest } from "./ingest/ingest.ts";
 import { readOptions } from "./options.ts";
 import { writePerformanceDoc } from "./performance-doc.ts";
 import { measureReplay } from "./replay/replay.ts";
-import { describeMachine, ingestTable, replayTable, writeJson, type Report } from "./report.ts";
+import { describeMachine, ingestTable, replayTable, waitingTable, writeJson, type Report } from "./report.ts";
 import { startPostgres, startRedis } from "./servers.ts";
+import { measureWaiting } from "./waiting/waiting.ts";
 
 /** `npm run bench`: every contender in the same run, in turns, on loopback, each in its own process. */
 async function main(): Promise<void> {
@@ -23,9 +24,11 @@ async function main(): Promise<void> {
       options,
       ingest: options.ingest && (await measureIngest(parts, options.ingest)),
       replay: options.replay && (await measureReplay(parts, options.replay)),
+      waiting: options.waiting && (await measureWaiting(parts, options.waiting)),
     };
     if (report.ingest) say(`\n${ingestTable(report.ingest)}`);
     if (report.replay) say(`\n${replayTable(report.replay)}`);
+    if (report.waiting) say(`\n${waitingTable(report.waiting)}`);
     await writeJson(report);
     if (options.writeDocs) await writePerformanceDoc(report);
   } finally {

@@ -5,14 +5,22 @@ import { answerParent } from "../child.ts";
 import type { Activity } from "../phones.ts";
 import { createJournal, type Journal, type JournalView } from "./journal.ts";
 
-export type UpstreamRequest = { kind: "listen" } | { kind: "reset"; latencyMs: number } | { kind: "journal" };
+export type UpstreamRequest =
+  | { kind: "listen" }
+  | { kind: "reset"; latencyMs: number }
+  /** While it is down it answers 503. */
+  | { kind: "down"; isDown: boolean }
+  | { kind: "journal" }
+  /** The phones whose changes took effect, in that order. */
+  | { kind: "order" };
 
 /** A system of record that only keeps a journal of what it was asked to change, and answers after a while. */
 let latencyMs = 0;
+let isDown = false;
 let journal: Journal = createJournal();
 let lastId = 0;
 
-answerParent(async (request: UpstreamRequest): Promise<string | JournalView | null> => {
+answerParent(async (request: UpstreamRequest): Promise<string | JournalView | number[] | null> => {
   switch (request.kind) {
     case "listen":
       return await listen();
@@ -20,8 +28,13 @@ answerParent(async (request: UpstreamRequest): Promise<string | JournalView | nu
       ({ latencyMs } = request);
       journal = createJournal();
       return null;
+    case "down":
+      ({ isDown } = request);
+      return null;
     case "journal":
       return journal.view();
+    case "order":
+      return journal.order();
   }
 });
 
@@ -35,6 +48,10 @@ function receive(request: IncomingMessage, response: ServerResponse): void {
   const chunks: Buffer[] = [];
   request.on("data", (chunk: Buffer) => chunks.push(chunk));
   request.on("end", () => {
+    if (isDown) {
+      journal.refuse();
+      return void response.writeHead(503).end();
+    }
     const body = Buffer.concat(chunks).toString();
     const created = request.method === "POST";
     const id = created ? String(++lastId) : (request.url ?? "").slice("/activities/".length);

@@ -33,18 +33,18 @@ afterEach(() => {
 });
 
 test("so many lanes are in hand as keep the calls busy, and one that leaves makes room for another", () => {
-  const entered = Array.from({ length: 2 * lanesPerCall + 1 }, () => turns.enter());
+  const entered = Array.from({ length: 2 * lanesPerCall + 1 }, (_, n) => turns.enter(`lane ${n}`));
   expect(entered.filter(Boolean)).toHaveLength(2 * lanesPerCall);
   expect(entered.at(-1)).toBe(false);
   turns.leave();
-  expect(turns.enter()).toBe(true);
+  expect(turns.enter("another")).toBe(true);
 });
 
 test("nobody enters while the breaker is open, and one alone as its probe", () => {
   admitted = open;
-  expect(turns.enter()).toBe(false);
+  expect(turns.enter("one")).toBe(false);
   admitted = probing;
-  expect([turns.enter(), turns.enter()]).toEqual([true, false]);
+  expect([turns.enter("one"), turns.enter("two")]).toEqual([true, false]);
 });
 
 test("lanes that were put aside come back in their order, as many as there is room for", async () => {
@@ -57,11 +57,26 @@ test("lanes that were put aside come back in their order, as many as there is ro
   await vi.advanceTimersByTimeAsync(100);
   expect(woken).toEqual(["lane 0"]);
   admitted = closed;
-  turns.enter();
+  turns.enter("lane 0");
   await vi.advanceTimersByTimeAsync(100);
   expect(woken).toHaveLength(2 * lanesPerCall);
-  await vi.advanceTimersByTimeAsync(1_000);
+  for (let n = 1; n < 20; n++) {
+    turns.enter(`lane ${n}`);
+    turns.leave();
+    await vi.advanceTimersByTimeAsync(100);
+  }
   expect(woken).toEqual(Array.from({ length: 20 }, (_, n) => `lane ${n}`));
+});
+
+test("a lane that is on its way keeps its place, until it is clear that it will not come", async () => {
+  aside = Array.from({ length: 20 }, (_, n) => `lane ${n}`);
+  turns.wasSetAside();
+  await vi.advanceTimersByTimeAsync(1_500);
+  expect(woken).toHaveLength(2 * lanesPerCall);
+  expect(turns.enter("lane 0")).toBe(true);
+  await vi.advanceTimersByTimeAsync(1_000);
+  // Seven of the first eight did not come; the one that did is in hand.
+  expect(woken).toHaveLength(2 * lanesPerCall + 7);
 });
 
 test("nobody looks often while no lane is aside, and soon when one was put aside", async () => {

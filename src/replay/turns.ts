@@ -9,7 +9,7 @@ import type { Upstream } from "../upstream/upstream.ts";
  */
 export interface Turns {
   /** Takes a place for a lane in hand; false when there is none. Every place that was taken must be given back. */
-  enter: () => boolean;
+  enter: (laneId: string) => boolean;
   leave: () => void;
   /** Somebody was put aside, and is looked for as soon as there is a place. */
   wasSetAside: () => void;
@@ -27,6 +27,12 @@ export interface TurnsDeps {
 /** More lanes in hand than calls in flight, so that no call's place idles while outcomes are committed. */
 export const lanesPerCall = 4;
 
+/**
+ * A lane that was taken back is on its way for so long at most. Taken for one in hand meanwhile, it keeps the place that
+ * it was taken back for; after that, its word was lost, or another process's worker has it.
+ */
+const onTheWayMs = 2_000;
+
 /** Between two looks while lanes are known to be aside, and while none is: another process may have put one aside. */
 const pauseMs = { busy: 100, idle: 5_000 };
 
@@ -35,6 +41,8 @@ export function createTurns({ upstream, takeBack, wake, log }: TurnsDeps): Turns
   let isStopped = false;
   let timer: NodeJS.Timeout | undefined;
   let looksAt = Infinity;
+  /** Until when lanes are on their way, in the order of these times. */
+  const onTheWay = new Map<string, number>();
 
   function room(): number {
     const admitted = upstream.admits();
@@ -44,11 +52,23 @@ export function createTurns({ upstream, takeBack, wake, log }: TurnsDeps): Turns
     return Math.max(0, lanes - inHand);
   }
 
+  function forgetLost(): void {
+    for (const [laneId, until] of onTheWay) {
+      if (until > performance.now()) return;
+      onTheWay.delete(laneId);
+    }
+  }
+
   async function look(): Promise<number> {
-    const limit = room();
-    if (limit === 0) return pauseMs.busy;
+    forgetLost();
+    const limit = room() - onTheWay.size;
+    if (limit <= 0) return pauseMs.busy;
     const lanes = await takeBack(limit);
-    for (const laneId of lanes) wake(laneId);
+    for (const laneId of lanes) {
+      onTheWay.delete(laneId);
+      onTheWay.set(laneId, performance.now() + onTheWayMs);
+      wake(laneId);
+    }
     return lanes.length === 0 ? pauseMs.idle : pauseMs.busy;
   }
 
@@ -74,7 +94,8 @@ export function createTurns({ upstream, takeBack, wake, log }: TurnsDeps): Turns
 
   lookAfter(pauseMs.busy);
   return {
-    enter() {
+    enter(laneId) {
+      onTheWay.delete(laneId);
       if (room() === 0) return false;
       inHand++;
       return true;

@@ -177,7 +177,7 @@ async function drainLane(deps: ReplayDeps, posts: Posts, turn: Turn): Promise<Ne
   const post = posts.of(turn.tenantId, turn.laneId);
   if (!post || turn.stopping.now) return "idle";
   const log = deps.log.child({ tenantId: turn.tenantId, laneId: turn.laneId });
-  const isIn = post.turns.enter();
+  const isIn = post.turns.enter(turn.laneId);
   try {
     if (!isIn && (await post.store.setAside(turn.laneId))) {
       post.turns.wasSetAside();
