@@ -20,6 +20,7 @@ const app = await buildApp({
   db: openDatabase("postgres://127.0.0.1/none", { poolMax: 1, onError: () => undefined }),
   codec: plainCodec,
   hints: createHints(),
+  wakeShadow: undefined,
   wake: Object.assign(() => undefined, { now: () => Promise.resolve() }),
   queues: [],
   metrics: createMetrics(),

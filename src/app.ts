@@ -19,6 +19,7 @@ import { capabilityRoutes } from "./ingest/capabilities.ts";
 import { ingestRoutes } from "./ingest/routes.ts";
 import { operationsRoutes } from "./ops/operations-routes.ts";
 import { registerQueuesBoard } from "./ops/queues-board.ts";
+import { shadowRoutes } from "./ops/shadow-routes.ts";
 import type { Config } from "./platform/config/schema.ts";
 import type { Hints } from "./platform/hints.ts";
 import type { InstallationWatch } from "./platform/installation.ts";
@@ -35,6 +36,8 @@ export interface AppDeps {
   codec: PayloadCodec;
   hints: Hints;
   wake: Wake;
+  /** Of the shadows' lanes, if there are shadows. */
+  wakeShadow: Wake | undefined;
   queues: readonly JobQueue[];
   metrics: Registry;
   log: Logger;
@@ -80,6 +83,7 @@ async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   if (config.ops) {
     const requireOps = await registerOpsAuth(app, { auth: config.ops.auth });
     await app.register(operationsRoutes, { ...deps, requireOps });
+    await app.register(shadowRoutes, { ...deps, requireOps });
     await registerQueuesBoard(app, { queues: deps.queues, requireOps });
   }
 }

@@ -91,6 +91,7 @@ async function open(
   const queue = backend.queue(replayQueue);
   const ofShadows = hasShadows(config) ? backend.queue(shadowQueue) : undefined;
   const wake = createWake(queue, log);
+  const wakeShadow = ofShadows && createWake(ofShadows, log);
   const hints = createHints();
   const registry = createMetrics();
   registerRecoveryGauge(registry, installation);
@@ -99,7 +100,6 @@ async function open(
     const metrics = createReplayMetrics(registry, { db, upstreamIds: upstreamIds(config) });
     const shared = { db, codec: plainCodec, backend, hints, log, metrics };
     const opening = { config, metrics, log, onClose };
-    const wakeShadow = ofShadows && createWake(ofShadows, log);
     if (wakeShadow) {
       const worker = startShadowWorker({ ...shared, wake: wakeShadow, shadows: openShadows(opening) });
       onClose(() => worker.close());
@@ -124,6 +124,7 @@ async function open(
     codec: plainCodec,
     hints,
     wake,
+    wakeShadow,
     queues: ofShadows ? [queue, ofShadows] : [queue],
     metrics: registry,
     log,

@@ -15,6 +15,8 @@ export interface Order {
 export interface Given {
   commandId: string;
   laneId: string;
+  /** Whether the lane is a shadow's. */
+  isShadows: boolean;
 }
 
 /**
@@ -35,6 +37,29 @@ export async function commandMutation(
     const { upstreamId, ...standing } = await readStanding(trx, tenantId, { laneId, mutationId });
     assertCommandable(standing, order);
     return await giveCommand(trx, tenantId, { laneId, upstreamId, mutationId }, order);
+  });
+}
+
+/**
+ * The same about a change in a shadow.
+ *
+ * @throws {TidegateError} `not-found` when nothing of the change is open there; `invalid-request`; `command-refused`.
+ */
+export async function commandChange(
+  db: Kysely<Database>,
+  tenantId: string,
+  { upstreamId, changeId }: { upstreamId: string; changeId: string },
+  order: Order,
+): Promise<Given> {
+  return await inTenant(db, tenantId, async (trx) => {
+    const read = async (): Promise<OpenChange> =>
+      await readOpenChange(trx, tenantId, { upstreamId, changeId });
+    const { laneId } = await read();
+    await sql`select 1 from lane where tenant_id = ${tenantId} and lane_id = ${laneId} for update`.execute(
+      trx,
+    );
+    assertChangeCommandable(await read(), order);
+    return await giveCommand(trx, tenantId, { laneId, upstreamId, mutationId: changeId }, order);
   });
 }
 
@@ -108,7 +133,10 @@ function assertCommandable({ status, state, isNewRecord }: Standing, { command, 
   if (status !== null) throw new TidegateError("command-refused", `The mutation has ended: ${status}.`);
   if (state === null) throw new TidegateError("command-refused", "The mutation is on its way.");
   if (state === "sending") throw new TidegateError("command-refused", "The mutation is being sent.");
-  const needsId = command === "applied" && isNewRecord;
+  assertNamesRecord(command === "applied" && isNewRecord, recordId);
+}
+
+function assertNamesRecord(needsId: boolean, recordId: string | undefined): void {
   if (needsId && recordId === undefined) {
     throw new TidegateError(
       "invalid-request",
@@ -118,6 +146,33 @@ function assertCommandable({ status, state, isNewRecord }: Standing, { command, 
   if (!needsId && recordId !== undefined) {
     throw new TidegateError("invalid-request", "recordId is only for a create that is applied.");
   }
+}
+
+interface OpenChange {
+  laneId: string;
+  state: DeliveryState;
+  op: string | null;
+}
+
+async function readOpenChange(
+  trx: Transaction<Database>,
+  tenantId: string,
+  { upstreamId, changeId }: { upstreamId: string; changeId: string },
+): Promise<OpenChange> {
+  const { rows } = await sql<OpenChange>`
+    select client_id::text as "laneId", state, op from delivery
+    where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and mutation_id = ${changeId}`.execute(trx);
+  const [row] = rows;
+  if (!row) throw new TidegateError("not-found", "Nothing of such a change is open in the shadow.");
+  return row;
+}
+
+function assertChangeCommandable({ state, op }: OpenChange, { command, recordId }: Order): void {
+  if (state === "sending") throw new TidegateError("command-refused", "The change is being sent.");
+  if (command === "applied" && state === "held") {
+    throw new TidegateError("command-refused", "What the change is held behind has to be decided first.");
+  }
+  assertNamesRecord(command === "applied" && op === "create", recordId);
 }
 
 /** What is done by being said is done at once. */
@@ -134,10 +189,11 @@ async function giveCommand(
       ${givenBy}, case when ${mutationId}::uuid is null then clock_timestamp() end,
       case when ${mutationId}::uuid is null then 'due' end)
     returning command_id`.execute(trx);
-  await sql`
+  const lanes = await sql<{ is_shadows: boolean }>`
     update lane set due_at = least(due_at, clock_timestamp()), look_again = true, aside = false
-    where tenant_id = ${tenantId} and lane_id = ${laneId}`.execute(trx);
+    where tenant_id = ${tenantId} and lane_id = ${laneId}
+    returning partition is not null as is_shadows`.execute(trx);
   const commandId = rows[0]?.command_id;
   if (commandId === undefined) throw new Error("a command was written without an ID");
-  return { commandId, laneId };
+  return { commandId, laneId, isShadows: lanes.rows[0]?.is_shadows ?? false };
 }

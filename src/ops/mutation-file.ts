@@ -74,13 +74,20 @@ export interface CommandFacts {
 
 const attemptsMax = 100;
 
-/** Undefined when the tenant has no such mutation. */
+/** A mutation, or a change in a shadow that has its ID, at one upstream. */
+export interface AtUpstream {
+  mutationId: string;
+  upstreamId: string;
+}
+
+/** Undefined when the tenant has no such mutation. @param at its attempts are those at all upstreams. */
 export async function readMutationFile(
   trx: Transaction<Database>,
   tenantId: string,
-  { mutationId, upstreamId }: { mutationId: string; upstreamId: string },
+  at: AtUpstream,
   codec: PayloadCodec,
 ): Promise<MutationFile | undefined> {
+  const { mutationId, upstreamId } = at;
   const [keys, deliveries, attempts, commands] = await Promise.all([
     sql<MutationFacts>`
       select client_id, seq, entity, status, record_id, version, problem, accepted_at, settled_at,
@@ -94,27 +101,44 @@ export async function readMutationFile(
       where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and mutation_id = ${mutationId}`.execute(
       trx,
     ),
-    sql<Omit<AttemptFacts, "answer"> & { key_id: string | null; excerpt: Buffer | null }>`
-      select upstream_id, begun_at, duration_ms, disposition, sent, http_status, record_id, epoch, worker, request_id,
-        key_id, excerpt
-      from attempt where tenant_id = ${tenantId} and mutation_id = ${mutationId}
-      order by begun_at desc, epoch desc limit ${attemptsMax}`.execute(trx),
-    sql<CommandFacts>`
-      select command_id, command, record_id, reason, given_by, given_at, done_at, result
-      from command where tenant_id = ${tenantId} and mutation_id = ${mutationId} order by given_at`.execute(
-      trx,
-    ),
+    readAttempts(trx, tenantId, { mutationId }, codec),
+    readCommands(trx, tenantId, at),
   ]);
   const [key] = keys.rows;
-  return (
-    key && {
-      key,
-      delivery: deliveries.rows[0],
-      attempts: attempts.rows.map(({ key_id: keyId, excerpt, ...facts }) => ({
-        ...facts,
-        answer: keyId === null || excerpt === null ? null : codec.decode(keyId, excerpt),
-      })),
-      commands: commands.rows,
-    }
-  );
+  return key && { key, delivery: deliveries.rows[0], attempts, commands };
+}
+
+/** The latest attempts, newest first; those at one upstream, or at all. */
+export async function readAttempts(
+  trx: Transaction<Database>,
+  tenantId: string,
+  { mutationId, upstreamId }: { mutationId: string; upstreamId?: string },
+  codec: PayloadCodec,
+): Promise<AttemptFacts[]> {
+  const { rows } = await sql<
+    Omit<AttemptFacts, "answer"> & { key_id: string | null; excerpt: Buffer | null }
+  >`
+    select upstream_id, begun_at, duration_ms, disposition, sent, http_status, record_id, epoch, worker, request_id,
+      key_id, excerpt
+    from attempt where tenant_id = ${tenantId} and mutation_id = ${mutationId}
+      ${upstreamId === undefined ? sql`` : sql`and upstream_id = ${upstreamId}`}
+    order by begun_at desc, epoch desc limit ${attemptsMax}`.execute(trx);
+  return rows.map(({ key_id: keyId, excerpt, ...facts }) => ({
+    ...facts,
+    answer: keyId === null || excerpt === null ? null : codec.decode(keyId, excerpt),
+  }));
+}
+
+/** In the order in which they were given. */
+export async function readCommands(
+  trx: Transaction<Database>,
+  tenantId: string,
+  { mutationId, upstreamId }: AtUpstream,
+): Promise<CommandFacts[]> {
+  const { rows } = await sql<CommandFacts>`
+    select command_id, command, record_id, reason, given_by, given_at, done_at, result
+    from command
+    where tenant_id = ${tenantId} and mutation_id = ${mutationId} and upstream_id = ${upstreamId}
+    order by given_at`.execute(trx);
+  return rows;
 }

@@ -3,27 +3,27 @@ import { Type } from "typebox";
 import { errorAnswers } from "../http/problem.ts";
 import { uuidQuery } from "../inbox/result-schema.ts";
 
-const closed = { additionalProperties: false } as const;
-const time = (description?: string) =>
+export const closed = { additionalProperties: false } as const;
+export const time = (description?: string) =>
   Type.String({ format: "date-time", ...(description !== undefined && { description }) });
-const orNull = <T extends ReturnType<typeof Type.Unsafe | typeof Type.String>>(schema: T) =>
+export const orNull = <T extends ReturnType<typeof Type.Unsafe | typeof Type.String>>(schema: T) =>
   Type.Union([schema, Type.Null()]);
-const uuid = Type.String({ format: "uuid" });
-const problem = Type.Optional(Type.Unsafe<object>({ $ref: "Problem#" }));
-const op = Type.Union([Type.Enum(["create", "update", "delete"]), Type.Null()]);
+export const uuid = Type.String({ format: "uuid" });
+export const problem = Type.Optional(Type.Unsafe<object>({ $ref: "Problem#" }));
+export const op = Type.Union([Type.Enum(["create", "update", "delete"]), Type.Null()]);
 
 /** Postgres takes no NUL. */
-const text = (lengthMax: number, description: string) =>
+export const text = (lengthMax: number, description: string) =>
   Type.String({ minLength: 1, maxLength: lengthMax, pattern: "^[^\\u0000]*$", description });
 
-const tenant = Type.String({ description: "The tenant's name in the configuration." });
+export const tenant = Type.String({ description: "The tenant's name in the configuration." });
 const mutation = Type.Object({ tenant, id: uuidQuery("The mutation's id.") }, closed);
 const reason = Type.Optional(
   text(500, "Why; kept with the command. Of `reject`, the app is told it as the problem's `detail`."),
 );
 
-const common = { tags: ["operations"], security: [{ ops: [] }] };
-const errors = [
+export const common = { tags: ["operations"], security: [{ ops: [] }] };
+export const errors = [
   "invalid-request",
   "unauthorized",
   "forbidden",
@@ -87,7 +87,7 @@ const Delivery = Type.Object(
   closed,
 );
 
-const Attempt = Type.Object(
+export const Attempt = Type.Object(
   {
     upstream: Type.String(),
     begunAt: time(),
@@ -107,7 +107,7 @@ const Attempt = Type.Object(
   closed,
 );
 
-const Command = Type.Object(
+export const Command = Type.Object(
   {
     id: uuid,
     command: Type.Enum(["retry", "applied", "reject", "now"]),
@@ -155,7 +155,7 @@ export const mutationFileSchema = {
   },
 };
 
-const Given = Type.Object({ commandId: uuid }, closed);
+export const Given = Type.Object({ commandId: uuid }, closed);
 
 export const commandSchema = {
   ...common,

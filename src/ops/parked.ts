@@ -1,6 +1,7 @@
 import { sql, type Transaction } from "kysely";
 
 import type { Database, StoredProblem } from "../platform/schema.ts";
+import { firstPage, toPage, type PageEnd } from "./page-end.ts";
 
 /** A mutation that waits for a person, without its payload. */
 export interface ParkedMutation {
@@ -17,19 +18,13 @@ export interface ParkedMutation {
   held: number;
 }
 
-/** Where a page ended: the time in Postgres' own text, so that nothing of it is lost. */
-export interface PageEnd {
-  since: string;
-  id: string;
-}
-
 /** The mutations of a tenant that are parked at its primary, behind `after`; those that wait for longest first. */
 export async function readParked(
   trx: Transaction<Database>,
   tenantId: string,
   { upstreamId, after, limit }: { upstreamId: string; after: PageEnd | undefined; limit: number },
 ): Promise<{ parked: ParkedMutation[]; next: PageEnd | undefined }> {
-  const { since, id } = after ?? { since: "-infinity", id: "00000000-0000-0000-0000-000000000000" };
+  const { since, id } = after ?? firstPage;
   const { rows } = await sql<ParkedRow>`
     select d.mutation_id, d.client_id, d.seq, d.op, d.problem, d.possibly_sent, d.updated_at,
       d.updated_at::text as since,
@@ -45,12 +40,8 @@ export async function readParked(
         and (updated_at, mutation_id) > (${since}::timestamptz, ${id}::uuid)
       order by updated_at, mutation_id limit ${limit} + 1
     ) d order by d.updated_at, d.mutation_id`.execute(trx);
-  const page = rows.slice(0, limit);
-  const last = page.at(-1);
-  return {
-    parked: page.map(toParked),
-    next: rows.length > limit && last ? { since: last.since, id: last.mutation_id } : undefined,
-  };
+  const { page, next } = toPage(rows, limit);
+  return { parked: page.map(toParked), next };
 }
 
 interface ParkedRow {

@@ -19,8 +19,6 @@ export interface Turn {
  */
 export async function toTurn(slice: Slice, mutationsMax: number): Promise<Turn> {
   const { claim, entries: log } = slice;
-  // A shadow follows outcomes: what a person decides is decided at the primary.
-  if (isShadow(slice)) return { entries: log.slice(0, mutationsMax), backlog: 0 };
   const runnable = runnableOf(slice);
   const backlog = runnable.length === 0 ? [] : await readBacklog(slice, runnable.slice(0, mutationsMax));
   if (backlog.length < runnable.length) {
@@ -44,8 +42,8 @@ export async function toTurn(slice: Slice, mutationsMax: number): Promise<Turn> 
 function runnableOf({ claim: { deliveries, position }, commands }: Slice): OpenDelivery[] {
   const commanded = new Set(commands.map(({ mutationId }) => mutationId));
   const stuck = new Set<string>();
-  return deliveries.filter(({ mutationId, seq, state, blockedBy }) => {
-    const isBehind = state === "held" && blockedBy !== null && stuck.has(blockedBy);
+  return deliveries.filter(({ mutationId, seq, state, blockedBy, isBehindAnother }) => {
+    const isBehind = state === "held" && (isBehindAnother || (blockedBy !== null && stuck.has(blockedBy)));
     const isStuck = !commanded.has(mutationId) && (state === "parked" || isBehind);
     if (isStuck) stuck.add(mutationId);
     return !isStuck && seq <= position;
@@ -54,15 +52,34 @@ function runnableOf({ claim: { deliveries, position }, commands }: Slice): OpenD
 
 /** As many of them, from the first on, as one turn may read. */
 async function readBacklog(slice: Slice, deliveries: OpenDelivery[]): Promise<ClaimedEntry[]> {
-  const seqs = deliveries.map(({ seq }) => seq);
-  const blocks = await whileLeased(slice, () => slice.store.readPassed(slice.claim.clientId, seqs));
-  const wanted = new Set(seqs);
-  const entries = blocks.flatMap(({ text, author }) =>
-    decodeBlock(text, 0).flatMap((entry) =>
-      "mutation" in entry && wanted.has(entry.mutation.seq) ? [{ ...entry, author }] : [],
-    ),
+  const entries = await whileLeased(slice, async () =>
+    isShadow(slice) ? await readFollowedAgain(slice, deliveries) : await readMutations(slice, deliveries),
   );
   if (entries.length === 0)
     throw new Error("the log lacks mutations that its lane has passed without an outcome");
   return entries;
+}
+
+async function readMutations({ store, claim }: Slice, deliveries: OpenDelivery[]): Promise<ClaimedEntry[]> {
+  const seqs = deliveries.map(({ seq }) => seq);
+  const blocks = await store.readPassed(claim.clientId, seqs);
+  const wanted = new Set(seqs);
+  return blocks.flatMap(({ text, author }) =>
+    decodeBlock(text, 0).flatMap((entry) =>
+      "mutation" in entry && wanted.has(entry.mutation.seq) ? [{ ...entry, author }] : [],
+    ),
+  );
+}
+
+async function readFollowedAgain(
+  { store, claim }: Slice,
+  deliveries: OpenDelivery[],
+): Promise<ClaimedEntry[]> {
+  const ids = new Map(deliveries.map(({ seq, mutationId }) => [seq, mutationId]));
+  const entries = await store.readFollowedAgain(claim.laneId, [...ids.keys()]);
+  // A seed's ID comes from its record's name, and the record may have been given a temp ID since.
+  return entries.map((entry) => {
+    const { mutation } = entry;
+    return { ...entry, mutation: { ...mutation, id: ids.get(mutation.seq) ?? mutation.id } };
+  });
 }

@@ -1,7 +1,7 @@
 import type { DeliveryState } from "../platform/schema.ts";
 import type { Attempt } from "./attempt-under-way.ts";
 import type { ReadyMutation } from "./prepare.ts";
-import { commitSlice, databaseNow, ensureLease, isShadow, type Slice } from "./slice.ts";
+import { commitSlice, databaseNow, ensureLease, type Slice } from "./slice.ts";
 
 /**
  * The lease must outlive the call; and the intent is written down before the call on an upstream that can't tell, and for
@@ -14,7 +14,7 @@ export async function beforeSending(
   isOpaque: boolean,
 ): Promise<void> {
   await ensureLease(slice);
-  const isTraced = slice.command !== undefined || (!isShadow(slice) && mutation.seq <= slice.position);
+  const isTraced = slice.command !== undefined || mutation.seq <= slice.position;
   if (!isTraced && (!isOpaque || context.history.possiblySent)) return;
   await commitSlice(slice, {
     position: slice.position,

@@ -77,7 +77,7 @@ export async function claimLanes(
     const [blocks, followed, deliveries, commands, notDue] = await Promise.all([
       context.role === "primary" ? readBlocks(trx, tenantId, claimed, context.sliceBytesMax) : [],
       context.role === "shadow" ? readFollowed(trx, tenantId, claimed, context.sliceBytesMax) : [],
-      readDeliveries(trx, tenantId, clientIds),
+      readDeliveries(trx, tenantId, clientIds, context.role),
       readOpenCommands(trx, tenantId, ownIds),
       claimed.length < laneIds.length ? readNotDue(trx, tenantId, laneIds) : new Map<string, NotDue>(),
     ]);

@@ -14,7 +14,13 @@ import type { Database, FinalStatus, StoredProblem } from "../platform/schema.ts
 import { lockRecords, recordKey, type StoredRecord } from "../records/record.ts";
 import { writeAttempts, type AttemptWrite } from "./attempt.ts";
 import { finishCommands, type CommandResult } from "./command.ts";
-import { readWaitingLanes, writeDeliveries, type DeliveryWrite, type SettledDelivery } from "./delivery.ts";
+import {
+  readWaitingLanes,
+  writeDeliveries,
+  type DeliveryWrite,
+  type Ended,
+  type SettledDelivery,
+} from "./delivery.ts";
 import { readDependencies } from "./dependencies.ts";
 import { lockLanes, moveLanes, type LaneMove, type LaneState } from "./move-lanes.ts";
 import { referenceOf, writeShadowRecords, type ShadowRecordWrite } from "./shadows/records.ts";
@@ -123,7 +129,7 @@ async function commitIn(
     return {
       ...result,
       dueInMs: dueInMs.get(commit.laneId) ?? result.dueInMs,
-      unblocked: endedBy(commit).flatMap((id) => unblocked.get(id) ?? []),
+      unblocked: [...new Set(endedBy(commit).flatMap(({ id }) => unblocked.get(id) ?? []))],
     };
   });
 }
@@ -222,9 +228,14 @@ async function write(
   return { unblocked, dueInMs };
 }
 
-/** What others may have waited for: a mutation, or in a shadow a record. */
-function endedBy({ outcome, follow }: LaneCommit): string[] {
-  return [...(outcome?.isNew ? [outcome.mutationId] : []), ...(follow ? [referenceOf(follow)] : [])];
+/** What others may have waited for: a mutation, or in a shadow a record, or what was parked or held there. */
+function endedBy({ outcome, follow, delivery, clientId }: LaneCommit): Ended[] {
+  const ids = [
+    ...(outcome?.isNew ? [outcome.mutationId] : []),
+    ...(follow ? [referenceOf(follow)] : []),
+    ...(delivery && "settled" in delivery ? [delivery.settled] : []),
+  ];
+  return ids.map((id) => ({ id, clientId }));
 }
 
 function toFeedEntries({ record, outcome, clientId }: LaneCommit): FeedEntry[] {

@@ -18,7 +18,7 @@ import { settle } from "./settle.ts";
 import { assertMayStart, commitSlice, databaseNow, ensureLease, whileLeased, type Slice } from "./slice.ts";
 import type { Verdict } from "./verdict.ts";
 
-type AcceptedEntry = Extract<ClaimedEntry, { mutation: Mutation }>;
+type AcceptedEntry = Pick<Extract<ClaimedEntry, { mutation: Mutation }>, "mutation" | "author">;
 
 /**
  * Carries out what a person has decided about a mutation: that the upstream has it, or that it is given up.
@@ -40,7 +40,8 @@ export async function decide(
   return await settle(slice, prepared.ready, verdict, delivery, isLast);
 }
 
-async function reject(
+/** Gives a mutation up: nothing is sent, and nothing of what was sent is taken back. */
+export async function reject(
   slice: Slice,
   { id, seq, op }: Mutation,
   { reason }: OpenCommand,
@@ -54,7 +55,8 @@ async function reject(
   return await pass(slice, { ...outcome, delivery: closing(slice, place) }, place, isLast);
 }
 
-async function refuse(slice: Slice, { commandId }: OpenCommand, why: string): Promise<undefined> {
+/** Says why a command is not carried out. */
+export async function refuse(slice: Slice, { commandId }: OpenCommand, why: string): Promise<undefined> {
   const { position, failures } = slice;
   await commitSlice(slice, { position, failures, commands: [{ commandId, result: `refused: ${why}` }] });
 }
@@ -98,9 +100,9 @@ function isAnothers(stored: StoredRecord | undefined, tempId: string): boolean {
 type Found = UpstreamAnswer | "gone" | undefined;
 
 /** Undefined when the upstream can't be asked at the moment, or its record can't be read. */
-async function readIfPossible(
+export async function readIfPossible(
   slice: Slice,
-  { mutation: { entity }, author }: ReadyMutation,
+  { mutation: { entity }, author }: AcceptedEntry,
   id: string,
 ): Promise<Found> {
   await ensureLease(slice);

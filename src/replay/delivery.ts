@@ -120,19 +120,26 @@ async function upsertDeliveries(
       updated_at = now()`.execute(trx);
 }
 
-/** The lanes whose head waits for one of these mutations, by mutation. */
+/** What others may have waited for has ended in the lane of `clientId`. */
+export interface Ended {
+  id: string;
+  clientId: string;
+}
+
+/** The lanes whose head waits for one of these, and the other lanes that hold something behind one, by what it is. */
 export async function readWaitingLanes(
   trx: Transaction<Database>,
   tenantId: string,
-  mutationIds: string[],
+  ended: Ended[],
 ): Promise<Map<string, string[]>> {
   const waiting = new Map<string, string[]>();
-  if (mutationIds.length === 0) return waiting;
+  if (ended.length === 0) return waiting;
   const { rows } = await sql<{ client_id: string; blocked_by: string }>`
-    select client_id, blocked_by from delivery
-    where tenant_id = ${tenantId} and blocked_by = any(${mutationIds}::uuid[]) and state = 'waiting'`.execute(
-    trx,
-  );
+    select distinct d.client_id, d.blocked_by
+    from unnest(${ended.map(({ id }) => id)}::uuid[], ${ended.map(({ clientId }) => clientId)}::uuid[])
+      as ended (id, client_id)
+    join delivery d on d.tenant_id = ${tenantId} and d.blocked_by = ended.id
+      and (d.state = 'waiting' or (d.state = 'held' and d.client_id <> ended.client_id))`.execute(trx);
   for (const row of rows) {
     waiting.set(row.blocked_by, [...(waiting.get(row.blocked_by) ?? []), row.client_id]);
   }

@@ -92,7 +92,7 @@ async function replayEntry(slice: Slice, entry: ClaimedEntry, isLast: boolean): 
 }
 
 /** Nothing waits for it any more until it is known what it comes to. The first command about it is carried out with it. */
-function beginTurn(slice: Slice, { id }: Mutation): void {
+export function beginTurn(slice: Slice, { id }: Mutation): void {
   if (slice.blocked.length > 0) slice.blocked = slice.blocked.filter(({ mutationId }) => mutationId !== id);
   if (slice.commands.length === 0) return;
   slice.command = slice.commands.find(({ mutationId }) => mutationId === id);
@@ -100,7 +100,7 @@ function beginTurn(slice: Slice, { id }: Mutation): void {
 }
 
 /** At the head it is an upstream's strict option: the lane stands still until a person has decided. */
-async function stayParked(slice: Slice, delivery: OpenDelivery): Promise<Step> {
+export async function stayParked(slice: Slice, delivery: OpenDelivery): Promise<Step> {
   if (delivery.seq > slice.position) return await stop(slice, { release: "stuck" });
   slice.blocked.push(delivery);
   return { kind: "skipped", dueInMs: undefined };
@@ -188,6 +188,7 @@ function toPossiblySent(
     state: "retrying",
     recordKey: "",
     blockedBy: null,
+    isBehindAnother: false,
     wasAllowed: false,
     attempts: 0,
   } as const;

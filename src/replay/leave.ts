@@ -32,7 +32,7 @@ export function placeOf({ mutation, recordKey, refersTo }: ReadyMutation): Place
 /** Lets the lane pass a mutation. Undefined when its record has moved: nothing was written then. */
 export async function tryPass(
   slice: Slice,
-  commit: Partial<Pick<LaneCommit, "outcome" | "delivery" | "record" | "mapping" | "follow">>,
+  commit: Partial<Pick<LaneCommit, "outcome" | "delivery" | "record" | "mapping" | "follow" | "commands">>,
   { seq }: Place,
   isLast: boolean,
 ): Promise<Step | undefined> {
@@ -48,7 +48,7 @@ export async function tryPass(
 /** Lets the lane pass a mutation without writing a record. */
 export async function pass(
   slice: Slice,
-  commit: Partial<Pick<LaneCommit, "outcome" | "delivery" | "follow">>,
+  commit: Partial<Pick<LaneCommit, "outcome" | "delivery" | "follow" | "commands">>,
   place: Place,
   isLast: boolean,
 ): Promise<Step> {

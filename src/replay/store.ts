@@ -13,9 +13,11 @@ import { claimLanes, type Claim, type NotDue } from "./claim.ts";
 import { commitLanes, type CommitContext, type CommitResult, type LaneCommit } from "./commit.ts";
 import { readDependencies, type Dependency } from "./dependencies.ts";
 import { abandonLane, renewLeases } from "./leases.ts";
+import { readFollowedAt, toFollowed, type FollowedEntry } from "./shadows/log.ts";
 import {
   readAbsences,
   readSeededBefore,
+  readServerId,
   readShadowRecords,
   type Absence,
   type AbsentRecord,
@@ -34,6 +36,8 @@ export interface ReplayStore {
   takeBack: (upstreamId: string, limit: number) => Promise<string[]>;
   /** The blocks of a client's log that hold these mutations, which its lane has passed; as far as a turn reads. */
   readPassed: (clientId: string, seqs: number[]) => Promise<OpenBlock[]>;
+  /** What stands at these positions of the log, or of the seeds, that a shadow's lane has passed; as far as a turn reads. */
+  readFollowedAgain: (laneId: string, positions: number[]) => Promise<FollowedEntry[]>;
   /** What is known of temp IDs (bare UUIDs). */
   resolve: Batched<string[], Map<string, TempIdState>>;
   /** How mutations that others name in `dependsOn` ended, by id. */
@@ -41,6 +45,8 @@ export interface ReplayStore {
   readRecord: Batched<RecordKey, StoredRecord | undefined>;
   /** What is known of records in the shadow, by `recordKey`. */
   readShadowRecords: Batched<RecordKey[], Map<string, ShadowRecord>>;
+  /** The server ID of the record that the shadow has under an ID of its own. */
+  readServerId: (own: { entity: string; ownId: string }) => Promise<string | undefined>;
   /** What may still bring records that the shadow does not have, in the order given. */
   readAbsences: (absent: AbsentRecord[]) => Promise<Absence[]>;
   /** Of records, by `recordKey`, those that the shadow is seeded with before a position. */
@@ -92,6 +98,12 @@ export function createReplayStore(
       inTenant(db, tenantId, (trx) =>
         readBlocksOf(trx, tenantId, { clientId, seqs }, { codec, bytesMax: sliceBytesMax }),
       ),
+    readFollowedAgain: async (laneId, positions) => {
+      const rows = await inTenant(db, tenantId, (trx) =>
+        readFollowedAt(trx, tenantId, { laneId, positions }, sliceBytesMax),
+      );
+      return toFollowed(rows, codec);
+    },
     resolve: createBatcher(
       async (lists) => {
         const states = await inTenant(db, tenantId, (trx) =>
@@ -125,6 +137,7 @@ export function createReplayStore(
       },
       { itemsMax },
     ),
+    readServerId: (own) => inTenant(db, tenantId, (trx) => readServerId(trx, tenantId, upstream.id, own)),
     readAbsences: (absent) =>
       inTenant(db, tenantId, (trx) => readAbsences(trx, tenantId, upstream.id, absent)),
     readSeededBefore: (asked) =>

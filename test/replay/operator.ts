@@ -22,12 +22,13 @@ export interface Operator {
   done: (mutationId: string) => Promise<string[]>;
 }
 
-export function newOperator(gateway: TestGateway, tenant = "ours"): Operator {
+/** @param at what is decided about; by default the tenant's mutations. */
+export function newOperator(gateway: TestGateway, tenant = "ours", at = "mutations"): Operator {
   const api = gateway.asOps();
   const base = `/ops/v1/tenants/${tenant}`;
-  const ask: Operator["ask"] = async (id, body) => await api.post(`${base}/mutations/${id}/commands`, body);
+  const ask: Operator["ask"] = async (id, body) => await api.post(`${base}/${at}/${id}/commands`, body);
   const results: Operator["results"] = async (id) => {
-    const { body } = await api.get(`${base}/mutations/${id}`);
+    const { body } = await api.get(`${base}/${at}/${id}`);
     return (body.commands as { result: string | null }[]).map(({ result }) => result);
   };
   return {

@@ -80,36 +80,70 @@ export async function readFollowed(
   if (lanes.length === 0) return [];
   const claimed = sql`unnest(${lanes.map(({ lane_id }) => lane_id)}::text[]) as claimed (lane_id)
     join lane l on l.tenant_id = ${tenantId} and l.lane_id = claimed.lane_id`;
+  const seeds = sql`
+    select ${seedColumns} from ${claimed}
+    cross join lateral (
+      select * from shadow_seed
+      where tenant_id = ${tenantId} and upstream_id = l.upstream_id and partition = l.partition
+        and position > l.position
+      order by position limit ${rowsMax}
+    ) s
+    left join record r on r.tenant_id = ${tenantId} and r.entity = s.entity and r.server_id = s.server_id`;
+  const changes = sql`
+    select ${changeColumns} from ${claimed}
+    cross join lateral (
+      select * from applied_change
+      where tenant_id = ${tenantId} and partition = l.partition and position > greatest(l.position, l.follows_from)
+      order by position limit ${rowsMax}
+    ) c
+    where not exists (
+      select 1 from shadow_seed s where s.tenant_id = ${tenantId} and s.upstream_id = l.upstream_id
+        and s.partition = l.partition and s.position > l.position
+    )`;
+  return await readWithin(trx, bytesMax, { seeds, changes });
+}
+
+/** What stands at these positions of a lane, in order: from the first on, as far as `bytesMax` goes. */
+export async function readFollowedAt(
+  trx: Transaction<Database>,
+  tenantId: string,
+  { laneId, positions }: { laneId: string; positions: number[] },
+  bytesMax: number,
+): Promise<FollowedRow[]> {
+  const wanted = sql`lane l cross join unnest(${positions}::bigint[]) as wanted (position)`;
+  const isLane = sql`l.tenant_id = ${tenantId} and l.lane_id = ${laneId}`;
+  const seeds = sql`
+    select ${seedColumns} from ${wanted}
+    join shadow_seed s on s.tenant_id = ${tenantId} and s.upstream_id = l.upstream_id
+      and s.partition = l.partition and s.position = wanted.position
+    left join record r on r.tenant_id = ${tenantId} and r.entity = s.entity and r.server_id = s.server_id
+    where ${isLane}`;
+  const changes = sql`
+    select ${changeColumns} from ${wanted}
+    join applied_change c on c.tenant_id = ${tenantId} and c.partition = l.partition
+      and c.position = wanted.position
+    where ${isLane}`;
+  return await readWithin(trx, bytesMax, { seeds, changes });
+}
+
+/** Of a lane `l`, its seeds `s` with their records `r` as they are. */
+const seedColumns = sql`l.lane_id, s.position, null::uuid as change_id, s.entity, s.server_id, r.temp_id, null as op,
+  false as is_foreign, s.is_completion, null as user_id, null as request_id, null::timestamptz as occurred_at,
+  now() as created_at, coalesce(r.feed_position, 0) as reached, r.key_id, null::bytea as patch,
+  null::bytea as others, case when not r.deleted then r.data end as data`;
+
+/** Of a lane `l`, what the log says: `c`. */
+const changeColumns = sql`l.lane_id, c.position, c.change_id, c.entity, c.server_id, c.temp_id, c.op, c.is_foreign,
+  false as is_completion, c.user_id, c.request_id, c.occurred_at, c.created_at, c.position as reached, c.key_id,
+  c.patch, c.others, c.data`;
+
+async function readWithin(
+  trx: Transaction<Database>,
+  bytesMax: number,
+  { seeds, changes }: { seeds: RawBuilder<unknown>; changes: RawBuilder<unknown> },
+): Promise<FollowedRow[]> {
   const { rows } = await sql<FollowedRow>`
-    with seeds as (
-      select l.lane_id, s.position, null::uuid as change_id, s.entity, s.server_id, r.temp_id, null as op,
-        false as is_foreign, s.is_completion, null as user_id, null as request_id, null::timestamptz as occurred_at,
-        now() as created_at,
-        coalesce(r.feed_position, 0) as reached, r.key_id, null::bytea as patch, null::bytea as others,
-        case when not r.deleted then r.data end as data
-      from ${claimed}
-      cross join lateral (
-        select * from shadow_seed
-        where tenant_id = ${tenantId} and upstream_id = l.upstream_id and partition = l.partition
-          and position > l.position
-        order by position limit ${rowsMax}
-      ) s
-      left join record r on r.tenant_id = ${tenantId} and r.entity = s.entity and r.server_id = s.server_id
-    ), changes as (
-      select l.lane_id, c.position, c.change_id, c.entity, c.server_id, c.temp_id, c.op, c.is_foreign,
-        false as is_completion, c.user_id, c.request_id, c.occurred_at, c.created_at, c.position as reached, c.key_id, c.patch,
-        c.others, c.data
-      from ${claimed}
-      cross join lateral (
-        select * from applied_change
-        where tenant_id = ${tenantId} and partition = l.partition and position > greatest(l.position, l.follows_from)
-        order by position limit ${rowsMax}
-      ) c
-      where not exists (
-        select 1 from shadow_seed s where s.tenant_id = ${tenantId} and s.upstream_id = l.upstream_id
-          and s.partition = l.partition and s.position > l.position
-      )
-    )
+    with seeds as (${seeds}), changes as (${changes})
     select lane_id, position, change_id, entity, server_id, temp_id, op, is_foreign, is_completion, user_id, request_id,
       occurred_at, created_at, reached, key_id, patch, others, data
     from (

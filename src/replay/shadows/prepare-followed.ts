@@ -1,3 +1,4 @@
+import type { Operation } from "../../inbox/mutation.ts";
 import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.ts";
 import { isObject, slicesAt } from "../../platform/json-text.ts";
 import { recordKey, type RecordKey } from "../../records/record.ts";
@@ -29,16 +30,18 @@ export interface ReadyChange {
   isIncomplete: boolean;
 }
 
-type Unready = Exclude<Prepared, { kind: "ready" }>;
+/** Why it can't be sent; `op` is what it would do in the shadow, as far as that is known. */
+type Unready = Exclude<Prepared, { kind: "ready" | "rejected" }> & { op: Operation };
 export type PreparedChange = ReadyChange | Unready | { kind: "nothing" };
 
 const nothing = { kind: "nothing" } as const;
 
 /** What is to be done in the shadow, before its names are put in. */
-interface Plan {
+export interface Plan {
+  kind: "plan";
   entry: FollowedEntry;
   key: RecordKey;
-  op: "create" | "update" | "delete";
+  op: Operation;
   config: EntityConfig;
   own: ShadowRecord | undefined;
   /** The record for a create, the patch for an update. */
@@ -47,15 +50,25 @@ interface Plan {
   whole: string;
 }
 
-/**
- * Finds out what a change means in the shadow: nothing, if it has it already; the create of the whole record, if it does
- * not have the record; and what it has to wait for.
- */
+/** A change in the shadow's own names, or what it has to wait for. */
 export async function prepareFollowed(
   slice: Slice,
   entry: FollowedEntry,
   primary: UpstreamConfig,
 ): Promise<PreparedChange> {
+  const plan = await planFollowed(slice, entry, primary);
+  return plan.kind === "plan" ? await named(slice, plan) : plan;
+}
+
+/**
+ * Finds out what a change means in the shadow: nothing, if it has it already; the create of the whole record, if it does
+ * not have the record. Behind an earlier change of the record that has not ended that is not known yet.
+ */
+export async function planFollowed(
+  slice: Slice,
+  entry: FollowedEntry,
+  primary: UpstreamConfig,
+): Promise<Plan | Unready | { kind: "nothing" }> {
   const { mutation, change } = entry;
   const { upstream } = slice;
   const declared = upstream.entity(mutation.entity);
@@ -66,12 +79,13 @@ export async function prepareFollowed(
   const { write: _, ...unruled } = declared;
   const config: EntityConfig = { ...unruled, ...(references && { references }) };
   const key = { entity: mutation.entity, serverId: mutation.recordId };
+  const blocker = slice.blocked.find(
+    (earlier) => earlier.seq < mutation.seq && earlier.recordKey === recordKey(key),
+  );
+  if (blocker) return { kind: "held", blockedBy: blocker.mutationId, ...keysOf({ key, op: mutation.op }) };
   const own = (await readShadowRecords(slice, [key])).get(recordKey(key));
   const plan = planOf(slice, { entry, key, config, own }, atPrimary);
-  if (!plan || !config[plan.op].enabled) return nothing;
-  const blocker = slice.blocked.find((earlier) => earlier.recordKey === recordKey(key));
-  if (blocker) return { kind: "held", blockedBy: blocker.mutationId, ...keysOf(plan) };
-  return await named(slice, plan);
+  return plan && config[plan.op].enabled ? plan : nothing;
 }
 
 async function readShadowRecords(slice: Slice, keys: RecordKey[]): Promise<Map<string, ShadowRecord>> {
@@ -90,7 +104,7 @@ function planOf(
   if (change.isCompletion && !own?.isIncomplete) return undefined;
   const bare = (text: string): string => withoutOwnFields(text, atPrimary);
   const whole = bare(change.whole ?? "{}");
-  const plan = { ...found, own, whole };
+  const plan = { ...found, kind: "plan" as const, own, whole };
   if (mutation.op === "delete" || change.whole === undefined) {
     return own && mutation.op === "delete" ? { ...plan, op: "delete", data: "{}" } : undefined;
   }
@@ -191,8 +205,8 @@ function unknownTo({ entity }: RecordKey): ReturnType<typeof problem> {
   return problem("unknown-reference", `The shadow has no such ${entity} as the change refers to.`);
 }
 
-function keysOf({ key }: Plan): { recordKey: string; refersTo: string[] } {
-  return { recordKey: recordKey(key), refersTo: [] };
+function keysOf({ key, op }: Pick<Plan, "key" | "op">): Pick<Unready, "recordKey" | "refersTo" | "op"> {
+  return { recordKey: recordKey(key), refersTo: [], op };
 }
 
 function toReady(

@@ -81,13 +81,28 @@ export async function readShadowRecords(
   );
 }
 
+/** The server ID of the record that a shadow has under this ID of its own. */
+export async function readServerId(
+  trx: Transaction<Database>,
+  tenantId: string,
+  upstreamId: string,
+  { entity, ownId }: { entity: string; ownId: string },
+): Promise<string | undefined> {
+  // Asked when a person names a record: that is too seldom for an index.
+  const { rows } = await sql<{ server_id: string }>`
+    select server_id from shadow_record
+    where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and entity = ${entity} and own_id = ${ownId}
+    limit 1`.execute(trx);
+  return rows[0]?.server_id;
+}
+
 /** Why a shadow does not have a record. */
 export interface Absence {
   /** It has it by now. */
   hasCome: boolean;
   /** Something stands before `position` in the record's lane that may bring it. */
   mayCome: boolean;
-  /** The parked or held change of it. */
+  /** The first change of it before `position` that its lane has passed without an end. */
   blockedBy: string | undefined;
 }
 
@@ -98,7 +113,8 @@ export interface AbsentRecord extends RecordKey {
 
 /**
  * Looks for what may still bring records that a shadow does not have, in the order given. Of a seed only the seeds before
- * it count; of a change in the log, everything in the other's lane before it. So two never wait for each other.
+ * it count; of a change in the log, everything in the other's lane before it. So two never wait for each other, nor is one held
+ * behind the other and that one behind it.
  */
 export async function readAbsences(
   trx: Transaction<Database>,
@@ -121,7 +137,8 @@ export async function readAbsences(
           and c.position > greatest(l.position, l.follows_from) and c.position < a.position
       ) end as may_come,
       (select d.mutation_id from delivery d where d.tenant_id = ${tenantId} and d.upstream_id = ${upstreamId}
-        and d.record_key = a.entity || '/' || a.server_id and d.state in ('parked', 'held')
+        and d.record_key = a.entity || '/' || a.server_id and d.seq < a.position
+        and (d.state in ('parked', 'held') or d.seq <= l.position)
         order by d.seq limit 1) as blocked_by
     from unnest(${absent.map(({ entity }) => entity)}::text[], ${absent.map(({ serverId }) => serverId)}::text[],
       ${absent.map(({ position }) => position)}::bigint[], ${absent.map(partitionOf)}::smallint[])
