@@ -181,7 +181,13 @@ export const laneNowSchema = {
   ...common,
   operationId: "lookAtLaneNow",
   summary: "Makes a lane due at once, though it is in a backoff",
-  params: Type.Object({ tenant, laneId: text(200, "A client's lane has the clientId as its name.") }, closed),
+  params: Type.Object(
+    {
+      tenant,
+      laneId: text(200, "A client's lane has the clientId as its name; a shadow's is named by its changes."),
+    },
+    closed,
+  ),
   body: Type.Optional(Type.Object({ reason }, closed)),
   response: { 202: Given, ...errorAnswers(...errors) },
 };

@@ -1,12 +1,13 @@
 import { describe, expect, test, vi } from "vitest";
 
-import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
+import { tempId } from "../fixtures/gateway.ts";
 import { queueBackends } from "../fixtures/redis.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import { newPhone, type Phone } from "../replay/phone.ts";
 import { rowsOf } from "../replay/rows.ts";
 import { startWorkerProcess } from "../replay/worker-process.ts";
-import { bothHold, caughtUp, onlyPrimary, startSystems, withShadow, type Pair } from "./pair.ts";
+import { startLater } from "./later.ts";
+import { bothHold, caughtUp, type Pair } from "./pair.ts";
 
 const lookup = {
   create: { class: "lookup" },
@@ -116,39 +117,3 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
 });
 
 const okay: Parameters<Pair["shadow"]["script"]>[1] = ({ apply, send }) => send(apply());
-
-interface LaterPair extends Pair {
-  /** Starts another gateway beside the first one, which knows of the shadow. */
-  addShadow: (role?: "all" | "api") => Promise<TestGateway>;
-}
-
-async function startLater(
-  queues: "postgres" | "redis",
-  config: Parameters<typeof withShadow>[2],
-): Promise<LaterPair> {
-  const [primary, shadow] = await startSystems();
-  const gateway = await startGateway({ queues, upstreams: onlyPrimary(primary.url, config) });
-  const { redisUrl } = gateway.environment;
-  let later: TestGateway | undefined;
-  return {
-    gateway,
-    primary,
-    shadow,
-    async addShadow(role = "all") {
-      later = await startGateway({
-        queues,
-        database: gateway.database,
-        role,
-        upstreams: withShadow(primary.url, shadow.url, config),
-        ...(redisUrl !== undefined && { redisUrl }),
-      });
-      return later;
-    },
-    async [Symbol.asyncDispose]() {
-      await later?.close();
-      await gateway.close();
-      await primary.stop();
-      await shadow.stop();
-    },
-  };
-}

@@ -194,11 +194,18 @@ async function lackOf(
     const { mayCome = true, blockedBy } = absences[index] ?? {};
     if (blockedBy !== undefined) return { kind: "held", blockedBy, ...keysOf(plan) };
     if (mayCome) return { kind: "waiting", blockedBy: referenceOf(key), ...keysOf(plan) };
-    const isKnown = isSeed && (await whileLeased(slice, () => slice.store.readRecord(key))) !== undefined;
-    if (!isKnown) return { kind: "misfit", problem: unknownTo(key), ...keysOf(plan) };
+    const isLeft = isSeed && (await isNeverThere(slice, key));
+    if (!isLeft) return { kind: "misfit", problem: unknownTo(key), ...keysOf(plan) };
     left.add(recordKey(key));
   }
   return { left };
+}
+
+/** Deleted since the shadow was added, or of those that are not created there. One that a person left out may still come. */
+async function isNeverThere(slice: Slice, key: RecordKey): Promise<boolean> {
+  const stored = await whileLeased(slice, () => slice.store.readRecord(key));
+  const isMade = slice.upstream.entity(key.entity)?.create.enabled ?? false;
+  return stored !== undefined && (stored.data === null || !isMade);
 }
 
 function unknownTo({ entity }: RecordKey): ReturnType<typeof problem> {
