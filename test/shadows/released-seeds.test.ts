@@ -41,21 +41,21 @@ async function live({ gateway }: LaterPair) {
 const createsFirst = ({ method, path, body }: RecordedRequest): boolean =>
   method === "POST" && path === "/mentors" && body.toString().includes('"first"');
 
+async function open({ gateway }: { gateway: TestGateway }): Promise<Open[]> {
+  return await rowsOf(gateway.database, "select * from delivery where upstream_id = 'next'");
+}
+
+/** What is open, once what refers to a record that was left out at first is sent again. */
+async function openButForReferences(later: TestGateway): Promise<unknown[]> {
+  const rows = await open({ gateway: later });
+  for (const { mutation_id: id, state, problem } of rows) {
+    if (state === "parked" && problem?.code === "unknown-reference")
+      await newShadowOperator(later).ask(id, { command: "retry" });
+  }
+  return rows;
+}
+
 describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
-  async function open({ gateway }: { gateway: TestGateway }): Promise<Open[]> {
-    return await rowsOf(gateway.database, "select * from delivery where upstream_id = 'next'");
-  }
-
-  /** What is open, once what refers to a record that was left out at first is sent again. */
-  async function openButForReferences(later: TestGateway): Promise<unknown[]> {
-    const rows = await open({ gateway: later });
-    for (const { mutation_id: id, state, problem } of rows) {
-      if (state === "parked" && problem?.code === "unknown-reference")
-        await newShadowOperator(later).ask(id, { command: "retry" });
-    }
-    return rows;
-  }
-
   test.each<[command: CommandBody["command"], created: number]>([
     ["retry", 1],
     ["applied", 0],

@@ -9,6 +9,8 @@ import { effectsOf, newShadowOperator, openOf, released } from "./open.ts";
 import { added, bothHold, caughtUp, startSystems, withShadow, type Pair } from "./pair.ts";
 
 const never = new Promise<void>(() => undefined);
+const isIts = (method: string) => (request: { method: string; path: string }) =>
+  request.method === method && request.path.includes("mentors");
 const opaque = { create: { class: "opaque" }, update: { class: "opaque" } };
 
 describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
@@ -25,8 +27,6 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
       const operator = newShadowOperator(gateway);
       const phone = newPhone(gateway);
       const [recordId, marker] = [tempId(), tempId().slice(9)];
-      const isIts = (method: string) => (request: { method: string; body: Buffer; path: string }) =>
-        request.method === method && request.path.includes("mentors");
 
       /** Has the next call be the last thing that a worker does. */
       async function killedDuring(method: string, act: () => Promise<unknown>): Promise<void> {
