@@ -8,6 +8,8 @@ export interface Options {
   backends: Backend[];
   workers: number;
   phones: number;
+  /** How many records most changes go to. */
+  hot: number;
   /** Share of the calls that fail at the upstream. */
   rate: number;
   /** Only disturbances whose names contain one of these. */
@@ -15,14 +17,17 @@ export interface Options {
   untilFailure: boolean;
 }
 
+export const defaults = { workers: 3, phones: 24, hot: 24, rate: 0.08 };
+
 const usage = `npm run test:faults -- [options]
   --seed N        replay this seed alone
   --seeds N       as many seeds as that, from --seed or a random one on (1)
   --seconds S     how long each run is disturbed (15, at most 3600)
   --backend B     redis, postgres or both (both)
-  --workers N     worker processes (3)
-  --phones N      phones, each a lane (24)
-  --rate R        share of the calls that fail at the upstream (0.08)
+  --workers N     worker processes (${defaults.workers})
+  --phones N      phones, each a lane (${defaults.phones})
+  --hot N         records that most changes go to, so that phones meet there (${defaults.hot})
+  --rate R        share of the calls that fail at the upstream (${defaults.rate})
   --faults A,B    only disturbances whose names contain one of these (see test/faults/schedule.ts)
   --until-failure end with the first run that fails`;
 
@@ -34,9 +39,10 @@ export function readOptions(args: string[]): Options | { usage: string } {
       seeds: { type: "string", default: "1" },
       seconds: { type: "string", default: "15" },
       backend: { type: "string", default: "both" },
-      workers: { type: "string", default: "3" },
-      phones: { type: "string", default: "24" },
-      rate: { type: "string", default: "0.08" },
+      workers: { type: "string", default: String(defaults.workers) },
+      phones: { type: "string", default: String(defaults.phones) },
+      hot: { type: "string", default: String(defaults.hot) },
+      rate: { type: "string", default: String(defaults.rate) },
       faults: { type: "string", default: "" },
       "until-failure": { type: "boolean", default: false },
       help: { type: "boolean", default: false },
@@ -52,6 +58,7 @@ export function readOptions(args: string[]): Options | { usage: string } {
     backends: backendsOf(values.backend),
     workers: whole("workers", values.workers, 1, 16),
     phones: whole("phones", values.phones, 2, 500),
+    hot: whole("hot", values.hot, 4, 1_000),
     rate: Math.min(1, Math.max(0, Number(values.rate))),
     kinds: values.faults.split(","),
     untilFailure: values["until-failure"],

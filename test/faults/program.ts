@@ -46,10 +46,12 @@ export interface Program {
  *
  * A record is deleted once at most, so that a delete without a body is known in the journal. The records of class
  * `opaque` are their phone's own: others would wait for one that is parked.
+ *
+ * @param hot how many records most changes go to, so that phones meet there.
  */
 export function planProgram(
   random: Random,
-  { phones, seconds }: { phones: number; seconds: number },
+  { phones, seconds, hot }: { phones: number; seconds: number; hot: number },
 ): Program {
   const records: PlannedRecord[] = [];
   const deleted = new Set<PlannedRecord>();
@@ -57,7 +59,7 @@ export function planProgram(
   for (let atMs = 0; atMs < seconds * 1_000; atMs += random.between(10, 60)) {
     const phone = random.between(0, phones - 1);
     const deeds = Array.from({ length: random.between(1, 6) }, () =>
-      planDeed(random, phone, { records, deleted }),
+      planDeed(random, phone, { records, deleted, hot }),
     );
     turns.push({ atMs, phone, deeds, waitSeconds: random.pick([0, 0, 1, 3]), mishap: planMishap(random) });
   }
@@ -67,16 +69,14 @@ export function planProgram(
 interface Plan {
   records: PlannedRecord[];
   deleted: Set<PlannedRecord>;
+  hot: number;
 }
-
-/** Most changes go to few records, so that phones meet there. */
-const hotRecords = 24;
 
 function planDeed(random: Random, phone: number, plan: Plan): Deed {
   const known = plan.records.filter((record) => record.entity !== "opaque" || record.phone === phone);
   const alive = known.filter((record) => !plan.deleted.has(record) || random.chance(0.02));
-  const hot = alive.slice(-hotRecords);
-  const refersTo = known.length > 0 && random.chance(0.3) ? pickSafe(random, known) : undefined;
+  const hot = alive.slice(-plan.hot);
+  const refersTo = known.length > 0 && random.chance(0.3) ? pickSafe(random, known, plan) : undefined;
   if (hot.length < 4 || random.chance(0.3)) return planCreate(random, phone, plan.records, refersTo);
   const record = random.pick(hot);
   const byServerId = random.chance(0.4);
@@ -88,8 +88,8 @@ function planDeed(random: Random, phone: number, plan: Plan): Deed {
 }
 
 /** A reference to what may be parked would only hold more and more back. */
-function pickSafe(random: Random, known: PlannedRecord[]): PlannedRecord | undefined {
-  const safe = known.filter(({ entity }) => entity !== "opaque").slice(-hotRecords);
+function pickSafe(random: Random, known: PlannedRecord[], { hot }: Plan): PlannedRecord | undefined {
+  const safe = known.filter(({ entity }) => entity !== "opaque").slice(-hot);
   return safe.length === 0 ? undefined : random.pick(safe);
 }
 

@@ -1,4 +1,5 @@
-import type { RunResult } from "./run.ts";
+import { defaults } from "./options.ts";
+import type { RunOptions, RunResult } from "./run.ts";
 import { storyOf } from "./oracle/story.ts";
 import type { Violation } from "./oracle/violation.ts";
 
@@ -73,10 +74,10 @@ export function findingsOf(run: RunResult): string {
 }
 
 /** How to have it again. */
-export function replayCommand({
-  backend,
-  seed,
-  seconds,
-}: Pick<RunResult, "backend" | "seed" | "seconds">): string {
-  return `npm run test:faults -- --seed ${seed} --seconds ${seconds} --backend ${backend}`;
+export function replayCommand(run: RunOptions): string {
+  const flags = [`--seed ${run.seed}`, `--seconds ${run.seconds}`, `--backend ${run.backend}`];
+  for (const name of ["workers", "phones", "hot", "rate"] as const)
+    if (run[name] !== defaults[name]) flags.push(`--${name} ${run[name]}`);
+  if (run.kinds.join() !== "") flags.push(`--faults "${run.kinds.join()}"`);
+  return `npm run test:faults -- ${flags.join(" ")}`;
 }

@@ -46,12 +46,12 @@ const quietMs = 120_000;
 
 /** One run: a world, phones that use it, faults, then peace, then judgement. What it found is in `violations`. */
 export async function runOnce(
-  { backend, seed, seconds, workers, phones: phoneCount, rate, kinds }: RunOptions,
+  { backend, seed, seconds, workers, phones: phoneCount, hot, rate, kinds }: RunOptions,
   cleanup: Cleanup,
   signal: AbortSignal,
 ): Promise<RunResult> {
   const random = randomOf(seed);
-  const program = planProgram(random.fork("program"), { phones: phoneCount, seconds });
+  const program = planProgram(random.fork("program"), { phones: phoneCount, seconds, hot });
   const schedule = planDisturbances(random.fork("faults"), { seconds, workers, backend, kinds });
   const world = await openWorld({ backend, seed, workers }, cleanup);
   const violations: Violation[] = [];

@@ -59,7 +59,7 @@ export const sabotages: Sabotage[] = [
     find: "if (position !== commit.record.begunAt || taken.has(key))",
     replace: "if (taken.has(key))",
     test: { file: "test/replay/conflicts.test.ts", name: "two workers that see a record for the first time" },
-    run: ["--faults", "terminate backends,kill worker"],
+    run: ["--faults", "terminate backends,kill worker", "--phones", "48", "--hot", "4"],
   },
   {
     name: "the quarantine",
@@ -75,6 +75,6 @@ export const sabotages: Sabotage[] = [
     find: "order by r.entity, r.server_id for update`",
     replace: "order by md5(r.server_id || pg_backend_pid()) for update`",
     test: { file: "test/replay/commits.test.ts", name: "locks are taken in one order" },
-    run: ["--faults", "lose all jobs", "--phones", "48"],
+    run: ["--faults", "lose all jobs", "--phones", "48", "--hot", "4"],
   },
 ];
