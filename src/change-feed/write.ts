@@ -1,4 +1,4 @@
-import { sql, type Transaction } from "kysely";
+import { sql, type RawBuilder, type Transaction } from "kysely";
 
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, FeedTable } from "../platform/schema.ts";
@@ -63,35 +63,16 @@ export async function takePositions(
   const records = entries.flatMap((entry, index) =>
     "record" in entry ? [{ ...entry.record, ordinal: index + 1 }] : [],
   );
-  const versions = records.map((record) => (locked.get(recordKey(record))?.version ?? 0) + 1);
   const written = await sql<{ records: number; is_followed: boolean }>`
     with head as (
       insert into feed_head (tenant_id, position) values (${tenantId}, ${entries.length})
       on conflict (tenant_id) do update set position = feed_head.position + excluded.position
       returning position - ${entries.length} as base, is_followed
+    ), written as materialized (${writtenRecords(records, locked, codec)}
+    ), made as (${madeRecords(tenantId, codec)}
+    ), moved as (${movedRecords(tenantId, codec)}
     ), changed as (
-      insert into record (tenant_id, entity, server_id, version, feed_position, deleted, scopes, upstream_version,
-        temp_id, created_by, changed_by, changed_base, key_id, data)
-      select ${tenantId}, r.entity, r.server_id, r.version, head.base + r.ordinal, r.data is null, r.scopes::text[],
-        r.upstream_version, r.temp_id, r.created_by, r.changed_by, r.changed_base, ${codec.keyId}, r.data
-      from head cross join unnest(
-        ${records.map(({ ordinal }) => ordinal)}::integer[], ${records.map(({ entity }) => entity)}::text[],
-        ${records.map(({ serverId }) => serverId)}::text[], ${versions}::bigint[],
-        ${records.map(({ scopes }) => arrayLiteral(scopes))}::text[],
-        ${records.map(({ upstreamVersion }) => upstreamVersion)}::text[],
-        ${records.map(({ tempId }) => tempId)}::uuid[], ${records.map(({ createdBy }) => createdBy)}::uuid[],
-        ${records.map(({ changedBy }) => changedBy)}::uuid[],
-        ${records.map(({ changedBase }) => changedBase)}::bigint[],
-        ${records.map(({ data }) => (data === null ? null : codec.encode(data)))}::bytea[]
-      ) as r (ordinal, entity, server_id, version, scopes, upstream_version, temp_id, created_by, changed_by,
-        changed_base, data)
-      on conflict (tenant_id, entity, server_id) do update set version = excluded.version,
-        feed_position = excluded.feed_position, deleted = excluded.deleted, scopes = excluded.scopes,
-        upstream_version = excluded.upstream_version, temp_id = coalesce(excluded.temp_id, record.temp_id),
-        created_by = coalesce(excluded.created_by, record.created_by), changed_by = excluded.changed_by,
-        changed_base = excluded.changed_base, changed_at = now(), key_id = excluded.key_id, data = excluded.data
-      where record.version = excluded.version - 1
-      returning entity, server_id, temp_id
+      select * from made union all select * from moved
     ), told as (
       insert into feed (tenant_id, audience, position, kind, entity, record_id, mutation_id)
       select ${tenantId}, f.audience, head.base + f.ordinal, f.kind, f.entity, f.record_id, f.mutation_id
@@ -107,6 +88,57 @@ export async function takePositions(
   const [result] = written.rows;
   if (result?.records !== records.length) throw new RecordMoved("a record appeared meanwhile");
   if (result.is_followed && !isFollowed && records.length > 0) throw new NotLogged("a shadow was added");
+}
+
+/** The records' new rows. */
+function writtenRecords(
+  records: (RecordWrite & { ordinal: number })[],
+  locked: ReadonlyMap<string, StoredRecord>,
+  codec: PayloadCodec,
+): RawBuilder<unknown> {
+  const versions = records.map((record) => (locked.get(recordKey(record))?.version ?? 0) + 1);
+  return sql`
+      select head.base + r.ordinal as feed_position, r.*
+      from head cross join unnest(
+        ${records.map(({ ordinal }) => ordinal)}::integer[], ${records.map(({ entity }) => entity)}::text[],
+        ${records.map(({ serverId }) => serverId)}::text[], ${versions}::bigint[],
+        ${records.map(({ scopes }) => arrayLiteral(scopes))}::text[],
+        ${records.map(({ upstreamVersion }) => upstreamVersion)}::text[],
+        ${records.map(({ tempId }) => tempId)}::uuid[], ${records.map(({ createdBy }) => createdBy)}::uuid[],
+        ${records.map(({ changedBy }) => changedBy)}::uuid[],
+        ${records.map(({ changedBase }) => changedBase)}::bigint[],
+        ${records.map(({ data }) => (data === null ? null : codec.encode(data)))}::bytea[]
+      ) as r (ordinal, entity, server_id, version, scopes, upstream_version, temp_id, created_by, changed_by,
+        changed_base, data)`;
+}
+
+/**
+ * Those that were not known. One that has appeared since is left alone: its row may be locked by somebody who waits for
+ * our counter.
+ */
+function madeRecords(tenantId: string, codec: PayloadCodec): RawBuilder<unknown> {
+  return sql`
+      insert into record (tenant_id, entity, server_id, version, feed_position, deleted, scopes, upstream_version,
+        temp_id, created_by, changed_by, changed_base, key_id, data)
+      select ${tenantId}, r.entity, r.server_id, 1, r.feed_position, r.data is null, r.scopes::text[],
+        r.upstream_version, r.temp_id, r.created_by, r.changed_by, r.changed_base, ${codec.keyId}, r.data
+      from written r where r.version = 1
+      on conflict (tenant_id, entity, server_id) do nothing
+      returning entity, server_id, temp_id`;
+}
+
+/** Those that this transaction has locked. */
+function movedRecords(tenantId: string, codec: PayloadCodec): RawBuilder<unknown> {
+  return sql`
+      update record set version = r.version, feed_position = r.feed_position, deleted = r.data is null,
+        scopes = r.scopes::text[], upstream_version = r.upstream_version,
+        temp_id = coalesce(r.temp_id, record.temp_id), created_by = coalesce(r.created_by, record.created_by),
+        changed_by = r.changed_by, changed_base = r.changed_base, changed_at = now(), key_id = ${codec.keyId},
+        data = r.data
+      from written r
+      where r.version > 1 and record.tenant_id = ${tenantId} and record.entity = r.entity
+        and record.server_id = r.server_id and record.version = r.version - 1
+      returning record.entity, record.server_id, record.temp_id`;
 }
 
 interface FeedRow {

@@ -66,6 +66,7 @@ export async function appendToLogs(
     ), made as (
       insert into client (tenant_id, client_id, user_id, last_seq)
       select ${tenantId}, client_id, user_id, acked_seq from taken where not is_known order by client_id
+      returning client_id
     ), moved as (
       update client c set last_seq = t.acked_seq, seen_at = now()
       from taken t where t.is_known and c.tenant_id = ${tenantId} and c.client_id = t.client_id
@@ -73,7 +74,9 @@ export async function appendToLogs(
     blocks as (${insertBlocks(tenantId, appends, ids, codec)}),
     lanes as (
       insert into lane (tenant_id, lane_id, upstream_id, client_id, tail, due_at)
-      select ${tenantId}, client_id, upstream_id, client_id, last_seq, now() from taken order by client_id
+      select ${tenantId}, client_id, upstream_id, client_id, last_seq, now() from taken
+      -- Every client before any lane, as whoever looks at one alone has them.
+      where (select count(*) from made) >= 0 order by client_id
       on conflict (tenant_id, lane_id) do update
         set tail = excluded.tail, due_at = coalesce(lane.due_at, excluded.due_at)
       returning client_id, due_at = now() as was_idle

@@ -215,10 +215,8 @@ describe("claims and commits", () => {
         }),
       )
       .toReversed();
-    const holder = new Client({ connectionString: database.superuserUrl });
-    await holder.connect();
+    const holder = await connected();
     try {
-      await holder.query("set search_path to tidegate");
       await holder.query("begin");
       await holder.query("select from record where server_id = $1 for update", [last]);
       const written = Promise.all(commits.map((commit) => stores[0].commit(commit)));
@@ -234,6 +232,34 @@ describe("claims and commits", () => {
       expect((await written).map(({ kind }) => kind)).toEqual(commits.map(() => "done"));
     } finally {
       await holder.end();
+    }
+  });
+
+  test("a record that has appeared since is not waited for by whoever has the feed's counter", async () => {
+    const lane = await newLane();
+    const claim = await claimedBy(stores[0], lane.clientId);
+    const record = aRecord(randomUUID(), claim.clientId);
+    const other = await connected();
+    try {
+      const [written, others] = await whileCounterIsHeld<CommitResult | string>(async () => {
+        const commit = stores[0].commit(applied(claim, lane.mutationIds[0], { record }));
+        await expect.poll(async () => await blockedOnLock()).toBe(1);
+        await rowsOf(
+          database,
+          `insert into record (tenant_id, entity, server_id, version, feed_position, scopes, key_id)
+           values ($1, 'activity', $2, 1, 7, '{org}', 'plain')`,
+          [tenantId, record.serverId],
+        );
+        await other.query("begin");
+        await other.query("select from record where server_id = $1 for update", [record.serverId]);
+        const waiting = other.query("select from feed_head where tenant_id = $1 for update", [tenantId]);
+        await expect.poll(async () => await blockedOnLock()).toBe(2);
+        return [commit, waiting.then(async () => (await other.query("commit")).command)];
+      });
+      expect(written).toEqual({ kind: "moved" });
+      expect(others).toBe("COMMIT");
+    } finally {
+      await other.end();
     }
   });
 
@@ -284,13 +310,11 @@ describe("claims and commits", () => {
   });
 
   /** Runs `start` while another transaction holds the feed's counter, so that every commit stops at its last statement. */
-  async function whileCounterIsHeld(start: () => Promise<Promise<CommitResult>[]>): Promise<CommitResult[]> {
+  async function whileCounterIsHeld<T>(start: () => Promise<Promise<T>[]>): Promise<T[]> {
     await rowsOf(database, "insert into feed_head (tenant_id) values ($1) on conflict do nothing", [
       tenantId,
     ]);
-    const holder = new Client({ connectionString: database.superuserUrl });
-    await holder.connect();
-    await holder.query("set search_path to tidegate");
+    const holder = await connected();
     await holder.query("begin");
     await holder.query("select 1 from feed_head where tenant_id = $1 for update", [tenantId]);
     try {
@@ -300,6 +324,13 @@ describe("claims and commits", () => {
     } finally {
       await holder.end();
     }
+  }
+
+  async function connected(): Promise<Client> {
+    const client = new Client({ connectionString: database.superuserUrl });
+    await client.connect();
+    await client.query("set search_path to tidegate");
+    return client;
   }
 
   async function blockedOnLock(): Promise<number> {
