@@ -75,7 +75,10 @@ export async function startGatewayProcess(settings: GatewaySettings): Promise<Ga
   return {
     name: settings.name,
     pid: child.pid ?? 0,
-    signal: (name) => void child.kill(name),
+    signal(name) {
+      expected ||= name === "SIGKILL";
+      child.kill(name);
+    },
     kill,
     hasEnded: () => child.exitCode !== null || child.signalCode !== null,
   };
