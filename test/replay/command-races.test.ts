@@ -1,5 +1,4 @@
 import { randomUUID } from "node:crypto";
-import { Client } from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { crm } from "../fixtures/crm.ts";
@@ -8,6 +7,7 @@ import { queueBackends } from "../fixtures/redis.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import type { RecordedRequest } from "../fixtures/scripted-store.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
+import { whileLocked } from "./locked.ts";
 import { newOperator, type Operator } from "./operator.ts";
 import { bodyHas, quiet, withParked } from "./parked.ts";
 import { linesOf, newPhone, type Phone } from "./phone.ts";
@@ -198,31 +198,5 @@ describe.each(queueBackends())("on %s, an operator's now", { timeout: 60_000 }, 
     expect(await operator.done(parked.id)).toEqual(["rejected"]);
   });
 });
-
-/** Runs `start` while the lane's row is locked; `queued` waits until so many others stand in line for it. */
-async function whileLocked(
-  { database }: TestGateway,
-  laneId: string,
-  start: (queued: (count: number) => Promise<void>) => Promise<Promise<unknown>[]>,
-): Promise<void> {
-  const holder = new Client({ connectionString: database.superuserUrl });
-  await holder.connect();
-  try {
-    await holder.query("set search_path to tidegate");
-    await holder.query("begin");
-    await holder.query("select 1 from lane where lane_id = $1 for update", [laneId]);
-    const waiting =
-      "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    const started = await start(async (count) => {
-      await expect
-        .poll(async () => (await rowsOf(database, waiting)).length, { timeout: 20_000 })
-        .toBe(count);
-    });
-    await holder.query("commit");
-    await Promise.all(started);
-  } finally {
-    await holder.end();
-  }
-}
 
 const nOf = ({ body }: RecordedRequest): number => (JSON.parse(body.toString()) as { n: number }).n;

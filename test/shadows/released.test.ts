@@ -228,4 +228,28 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
       "update mentors 6",
     ]);
   });
+
+  test("records that name each other are never held in a circle: a person is asked", async () => {
+    const { gateway, shadow } = pair;
+    const phone = newPhone(gateway);
+    const [one, other, marker] = [tempId(), tempId(), tempId().slice(9)];
+    shadow.script(({ body }) => body.toString().includes(marker), faults.status(418));
+    const all = [
+      phone.add({ op: "create", entity: "mentor", recordId: one, data: { marker } }),
+      phone.add({ op: "create", entity: "mentor", recordId: other, data: { mentor: one, n: 1 } }),
+      phone.add({ op: "update", entity: "mentor", recordId: one, data: { mentor: other } }),
+    ];
+    await phone.replay();
+    await caughtUp(gateway);
+    expect(await openOf(gateway, all)).toEqual(["parked", "held behind 0", "held behind 0"]);
+    await operator.command(all[0]?.id ?? "", { command: "reject" });
+    const asked = ["none", "parked", "held behind 1"];
+    await expect.poll(async () => await openOf(gateway, all), { timeout: 20_000 }).toEqual(asked);
+    // Somebody makes the one that is named, and says so.
+    shadow.seed("mentors", ['{"id":990001,"n":1}']);
+    await operator.command(all[1]?.id ?? "", { command: "applied", recordId: "990001" });
+    await released(gateway, all);
+    const made = shadow.records("mentors").find((text) => text.includes(marker)) ?? "{}";
+    expect(JSON.parse(made)).toMatchObject({ mentor: "990001", marker });
+  });
 });
