@@ -79,8 +79,7 @@ async function readFacts(
   const { rows } = await sql<OpenChange & { since: string }>`
     with found as materialized (select f.*, f.client_id::text as lane_id from (${found}) f)
     select d.mutation_id, d.lane_id, d.seq as position, case when d.seq < 0 then 'seed' else 'change' end as kind,
-      coalesce(c.entity, s.entity) as entity, coalesce(c.server_id, s.server_id) as server_id,
-      coalesce(c.temp_id, r.temp_id) as temp_id, case when not own.deleted then own.own_id end as own_id,
+      about.entity, about.server_id, coalesce(about.temp_id, r.temp_id) as temp_id, case when not own.deleted then own.own_id end as own_id,
       d.op, d.state, d.blocked_by, d.problem, d.possibly_sent, d.first_sent_at, d.last_sent_at, d.updated_at,
       d.updated_at::text as since,
       (select k.client_id from mutation_key k
@@ -92,12 +91,17 @@ async function readFacts(
           and h.upstream_id = ${upstreamId}) as held
     from found d
     left join lane l on l.tenant_id = ${tenantId} and l.lane_id = d.lane_id
-    left join applied_change c on c.tenant_id = ${tenantId} and c.partition = l.partition and c.position = d.seq
-    left join shadow_seed s on s.tenant_id = ${tenantId} and s.upstream_id = ${upstreamId}
-      and s.partition = l.partition and s.position = d.seq
-    left join record r on r.tenant_id = ${tenantId} and r.entity = s.entity and r.server_id = s.server_id
+    left join lateral (
+      select entity, server_id, temp_id from applied_change
+      where tenant_id = ${tenantId} and partition = l.partition and position = d.seq
+      union all
+      select entity, server_id, null from shadow_seed
+      where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and partition = l.partition and position = d.seq
+      limit 1
+    ) about on true
+    left join record r on r.tenant_id = ${tenantId} and r.entity = about.entity and r.server_id = about.server_id
     left join shadow_record own on own.tenant_id = ${tenantId} and own.upstream_id = ${upstreamId}
-      and own.entity = coalesce(c.entity, s.entity) and own.server_id = coalesce(c.server_id, s.server_id)
+      and own.entity = about.entity and own.server_id = about.server_id
     order by d.updated_at, d.mutation_id`.execute(trx);
   return rows;
 }

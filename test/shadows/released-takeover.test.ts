@@ -11,11 +11,17 @@ import { added, bothHold, caughtUp, startSystems, withShadow, type Pair } from "
 const never = new Promise<void>(() => undefined);
 const isIts = (method: string) => (request: { method: string; path: string }) =>
   request.method === method && request.path.includes("mentors");
+const searched = {
+  create: { class: "lookup" },
+  update: { class: "lookup" },
+  reference: "/externalRef",
+  lookup: "{path}?externalRef={tempId}",
+};
 const opaque = { create: { class: "opaque" }, update: { class: "opaque" } };
 
 describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
   test.each([
-    ["can recognise a repeat", {}],
+    ["can be searched", searched],
     ["can't tell", opaque],
   ])(
     "a worker that is killed while it carries out what was released leaves one effect: a shadow that %s",
@@ -59,7 +65,7 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
       await killedDuring("PATCH", async () => {
         if (!isOpaque) return;
         // It is not sent again by itself: a person looks, and finds it.
-        await expect.poll(async () => await openOf(gateway, all)).toContain("parked");
+        await expect.poll(async () => await openOf(gateway, all), { timeout: 30_000 }).toContain("parked");
         const ownId = (JSON.parse(shadow.records("mentors")[0] ?? "{}") as { id: number }).id;
         await operator.command(parked.id, { command: "applied", recordId: String(ownId) });
       });

@@ -252,4 +252,49 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     const made = shadow.records("mentors").find((text) => text.includes(marker)) ?? "{}";
     expect(JSON.parse(made)).toMatchObject({ mentor: "990001", marker });
   });
+
+  test("more than one turn can read is released over several turns, in order", async () => {
+    const { gateway, shadow } = pair;
+    const phone = newPhone(gateway);
+    const [recordId, marker] = [tempId(), tempId().slice(9)];
+    shadow.script(({ body }) => body.toString().includes(marker), faults.status(418));
+    const numbers = Array.from({ length: 220 }, (_, n) => n);
+    const all = numbers.map((n) =>
+      phone.add({ op: n === 0 ? "create" : "update", recordId, data: n === 0 ? { marker, n } : { n } }),
+    );
+    await phone.send({ wait: 0 });
+    await phone.settled(60_000);
+    await caughtUp(gateway);
+    await operator.command(all[0]?.id ?? "", { command: "retry" });
+    await released(gateway, all);
+    expect(effectsOf(shadow, marker)).toEqual(
+      numbers.map((n) => `${n === 0 ? "create" : "update"} activities ${n}`),
+    );
+  });
+
+  test("with hold-lane, the lane stands still behind what is parked, and goes on when a person has decided", async () => {
+    await using strict = await startPair(queues, { shadow: { onPark: "hold-lane" } });
+    const { gateway, shadow } = strict;
+    await added(gateway);
+    const phone = newPhone(gateway);
+    const decide = newShadowOperator(gateway);
+    const marker = tempId().slice(9);
+    shadow.script(({ body }) => body.toString().includes(marker), faults.status(418), faults.status(418));
+    const [one, other] = [tempId(), tempId()];
+    const all = [
+      phone.add({ op: "create", entity: "mentor", recordId: one, data: { marker, n: 0 } }),
+      phone.add({ op: "update", entity: "mentor", recordId: one, data: { n: 1 } }),
+      phone.add({ op: "create", recordId: other, data: { mentor: one, n: 2 } }),
+    ];
+    await phone.replay();
+    const stood = async (): Promise<string[]> => await openOf(gateway, all);
+    await expect.poll(stood, { timeout: 20_000 }).toEqual(["parked", "none", "held behind 0"]);
+    await decide.command(all[0]?.id ?? "", { command: "retry" });
+    expect(await decide.done(all[0]?.id ?? "")).toEqual(["parked"]);
+    await decide.command(all[0]?.id ?? "", { command: "retry" });
+    await caughtUp(gateway);
+    await released(gateway, all);
+    const systems = await bothHold(strict);
+    expect(systems.shadow).toEqual(systems.primary);
+  });
 });

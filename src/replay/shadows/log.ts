@@ -114,14 +114,19 @@ export async function readFollowedAt(
   const isLane = sql`l.tenant_id = ${tenantId} and l.lane_id = ${laneId}`;
   const seeds = sql`
     select ${seedColumns} from ${wanted}
-    join shadow_seed s on s.tenant_id = ${tenantId} and s.upstream_id = l.upstream_id
-      and s.partition = l.partition and s.position = wanted.position
+    cross join lateral (
+      select * from shadow_seed
+      where tenant_id = ${tenantId} and upstream_id = l.upstream_id and partition = l.partition
+        and position = wanted.position limit 1
+    ) s
     left join record r on r.tenant_id = ${tenantId} and r.entity = s.entity and r.server_id = s.server_id
     where ${isLane}`;
   const changes = sql`
     select ${changeColumns} from ${wanted}
-    join applied_change c on c.tenant_id = ${tenantId} and c.partition = l.partition
-      and c.position = wanted.position
+    cross join lateral (
+      select * from applied_change
+      where tenant_id = ${tenantId} and partition = l.partition and position = wanted.position limit 1
+    ) c
     where ${isLane}`;
   return await readWithin(trx, bytesMax, { seeds, changes });
 }

@@ -16,27 +16,33 @@ export async function readOverdueShadowLanes(
 ): Promise<OverdueLane[]> {
   const { rows } = await inTenant(db, tenantId, (trx) =>
     sql<{ lane_id: string; overdue_ms: number }>`
-      with free as materialized (
-        select tenant_id, upstream_id, partition, position, follows_from, due_at, lane_id, lane_id::uuid as client_id
-        from lane
-        where tenant_id = ${tenantId} and upstream_id = any(${upstreamIds}::text[]) and partition is not null
-          and not aside and (lease_until is null or lease_until <= now())
-      )
-      select lane_id, coalesce(extract(epoch from now() - due_at)::float8 * 1000, 0) as overdue_ms from free lane
-      where case when due_at is null
-        then ${hasMoreToFollow(sql`lane.position`)} or ${holdsForNothing(tenantId)}
-        else due_at <= now() - ${overdueMs}::integer * interval '1 millisecond' end`.execute(trx),
+      with ${strayLanes(tenantId, upstreamIds)}
+      select lane_id, coalesce(extract(epoch from now() - due_at)::float8 * 1000, 0) as overdue_ms from lane
+      where tenant_id = ${tenantId} and upstream_id = any(${upstreamIds}::text[]) and partition is not null
+        and not aside and (lease_until is null or lease_until <= now())
+        and case when due_at is null
+          then ${hasMoreToFollow(sql`lane.position`)} or lane_id in (select lane_id from stray)
+          else due_at <= now() - ${overdueMs}::integer * interval '1 millisecond' end`.execute(trx),
   );
   return rows.map((row) => ({ laneId: row.lane_id, overdueMs: row.overdue_ms }));
 }
 
-/** What it was held behind has ended in another lane at the very moment when it was held. */
-function holdsForNothing(tenantId: string): RawBuilder<unknown> {
-  return sql`exists (
-    select 1 from delivery h
-    where h.tenant_id = ${tenantId} and h.client_id = lane.client_id and h.state = 'held' and not exists (
-      select 1 from delivery b
-      where b.tenant_id = ${tenantId} and b.upstream_id = h.upstream_id and b.mutation_id = h.blocked_by
+/**
+ * Those that hold something behind what has ended in another lane: at the very moment when it was held, or the word was
+ * lost. Very many may be held behind a few.
+ */
+function strayLanes(tenantId: string, upstreamIds: readonly string[]): RawBuilder<unknown> {
+  return sql`blockers as materialized (
+    select distinct upstream_id, blocked_by from delivery
+    where tenant_id = ${tenantId} and upstream_id = any(${upstreamIds}::text[]) and state = 'held'
+  ), stray as materialized (
+    select distinct h.client_id::text as lane_id
+    from blockers b
+    join delivery h on h.tenant_id = ${tenantId} and h.blocked_by = b.blocked_by and h.upstream_id = b.upstream_id
+      and h.state = 'held'
+    where not exists (
+      select 1 from delivery d
+      where d.tenant_id = ${tenantId} and d.upstream_id = b.upstream_id and d.mutation_id = b.blocked_by
     )
   )`;
 }
