@@ -73,10 +73,10 @@ interface Plan {
 }
 
 function planDeed(random: Random, phone: number, plan: Plan): Deed {
-  const known = plan.records.filter((record) => record.entity !== "opaque" || record.phone === phone);
-  const alive = known.filter((record) => !plan.deleted.has(record) || random.chance(0.02));
-  const hot = alive.slice(-plan.hot);
-  const refersTo = known.length > 0 && random.chance(0.3) ? pickSafe(random, known, plan) : undefined;
+  const isKnown = (record: PlannedRecord): boolean => record.entity !== "opaque" || record.phone === phone;
+  const isAlive = (record: PlannedRecord): boolean => !plan.deleted.has(record) || random.chance(0.02);
+  const hot = lastOf(plan, (record) => isKnown(record) && isAlive(record));
+  const refersTo = random.chance(0.3) ? pickSafe(random, plan) : undefined;
   if (hot.length < 4 || random.chance(0.3)) return planCreate(random, phone, plan.records, refersTo);
   const record = random.pick(hot);
   const byServerId = random.chance(0.4);
@@ -88,9 +88,19 @@ function planDeed(random: Random, phone: number, plan: Plan): Deed {
 }
 
 /** A reference to what may be parked would only hold more and more back. */
-function pickSafe(random: Random, known: PlannedRecord[], { hot }: Plan): PlannedRecord | undefined {
-  const safe = known.filter(({ entity }) => entity !== "opaque").slice(-hot);
+function pickSafe(random: Random, plan: Plan): PlannedRecord | undefined {
+  const safe = lastOf(plan, ({ entity }) => entity !== "opaque");
   return safe.length === 0 ? undefined : random.pick(safe);
+}
+
+/** As many of the latest records as are hot. A long run has many, and most are never looked at again. */
+function lastOf({ records, hot }: Plan, isMeant: (record: PlannedRecord) => boolean): PlannedRecord[] {
+  const found: PlannedRecord[] = [];
+  for (let at = records.length - 1; at >= 0 && found.length < hot; at--) {
+    const record = records[at];
+    if (record && isMeant(record)) found.unshift(record);
+  }
+  return found;
 }
 
 function planCreate(
