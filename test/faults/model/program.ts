@@ -51,6 +51,7 @@ export const phoneProgram: fc.Arbitrary<Deed[]> = fc
   .array(draft, { minLength: 1, maxLength: 14 })
   .map((drafts) => {
     let records = 0;
+    const deleted = new Set<number>();
     return drafts.flatMap(({ op, entity, record, refers, faults: list }): Deed[] => {
       const index = records === 0 ? undefined : record % records;
       const refersTo = refers ? index : undefined;
@@ -59,9 +60,13 @@ export const phoneProgram: fc.Arbitrary<Deed[]> = fc
         return [{ op, entity, refersTo, faults: list }];
       }
       if (index === undefined) return [];
+      if (op === "delete") {
+        // A record's deletes look alike to whoever scripts the faults, so all of them are the first one's.
+        const isFirst = !deleted.has(index);
+        deleted.add(index);
+        return [{ op, record: index, faults: isFirst ? list : [] }];
+      }
       // A record that refers to itself says nothing new.
-      return op === "delete"
-        ? [{ op, record: index, faults: list }]
-        : [{ op, record: index, refersTo: refers ? (record * 7) % records : undefined, faults: list }];
+      return [{ op, record: index, refersTo: refers ? (record * 7) % records : undefined, faults: list }];
     });
   });
