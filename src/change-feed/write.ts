@@ -1,6 +1,7 @@
 import { sql, type RawBuilder, type Transaction } from "kysely";
 
 import type { PayloadCodec } from "../platform/payload-codec.ts";
+import { bigintArray, byteaArray, textArray, uuidArray } from "../platform/pg-arrays.ts";
 import type { Database, FeedTable } from "../platform/schema.ts";
 import { recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
 import { logged, type AppliedMutation } from "./applied-log.ts";
@@ -77,9 +78,12 @@ export async function takePositions(
       insert into feed (tenant_id, audience, position, kind, entity, record_id, mutation_id)
       select ${tenantId}, f.audience, head.base + f.ordinal, f.kind, f.entity, f.record_id, f.mutation_id
       from head cross join unnest(
-        ${rows.map(({ ordinal }) => ordinal)}::integer[], ${rows.map(({ audience }) => audience)}::text[],
-        ${rows.map(({ kind }) => kind)}::text[], ${rows.map(({ entity }) => entity)}::text[],
-        ${rows.map(({ recordId }) => recordId)}::text[], ${rows.map(({ mutationId }) => mutationId)}::uuid[]
+        ${bigintArray(rows.map(({ ordinal }) => ordinal))}::bigint[],
+        ${textArray(rows.map(({ audience }) => audience))}::text[],
+        ${textArray(rows.map(({ kind }) => kind))}::text[],
+        ${textArray(rows.map(({ entity }) => entity))}::text[],
+        ${textArray(rows.map(({ recordId }) => recordId))}::text[],
+        ${uuidArray(rows.map(({ mutationId }) => mutationId))}::uuid[]
       ) as f (ordinal, audience, kind, entity, record_id, mutation_id)
     )${isFollowed && records.length > 0 ? logged(tenantId, records, codec) : sql``}
     select count(*)::integer as records, (select is_followed from head) as is_followed from changed`.execute(
@@ -100,14 +104,17 @@ function writtenRecords(
   return sql`
       select head.base + r.ordinal as feed_position, r.*
       from head cross join unnest(
-        ${records.map(({ ordinal }) => ordinal)}::integer[], ${records.map(({ entity }) => entity)}::text[],
-        ${records.map(({ serverId }) => serverId)}::text[], ${versions}::bigint[],
-        ${records.map(({ scopes }) => arrayLiteral(scopes))}::text[],
-        ${records.map(({ upstreamVersion }) => upstreamVersion)}::text[],
-        ${records.map(({ tempId }) => tempId)}::uuid[], ${records.map(({ createdBy }) => createdBy)}::uuid[],
-        ${records.map(({ changedBy }) => changedBy)}::uuid[],
-        ${records.map(({ changedBase }) => changedBase)}::bigint[],
-        ${records.map(({ data }) => (data === null ? null : codec.encode(data)))}::bytea[]
+        ${bigintArray(records.map(({ ordinal }) => ordinal))}::bigint[],
+        ${textArray(records.map(({ entity }) => entity))}::text[],
+        ${textArray(records.map(({ serverId }) => serverId))}::text[],
+        ${bigintArray(versions)}::bigint[],
+        ${textArray(records.map(({ scopes }) => arrayLiteral(scopes)))}::text[],
+        ${textArray(records.map(({ upstreamVersion }) => upstreamVersion))}::text[],
+        ${uuidArray(records.map(({ tempId }) => tempId))}::uuid[],
+        ${uuidArray(records.map(({ createdBy }) => createdBy))}::uuid[],
+        ${uuidArray(records.map(({ changedBy }) => changedBy))}::uuid[],
+        ${bigintArray(records.map(({ changedBase }) => changedBase))}::bigint[],
+        ${byteaArray(records.map(({ data }) => (data === null ? null : codec.encode(data))))}::bytea[]
       ) as r (ordinal, entity, server_id, version, scopes, upstream_version, temp_id, created_by, changed_by,
         changed_base, data)`;
 }

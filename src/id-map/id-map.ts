@@ -1,5 +1,6 @@
 import { sql, type Transaction } from "kysely";
 
+import { textArray, uuidArray } from "../platform/pg-arrays.ts";
 import type { Database, FinalStatus } from "../platform/schema.ts";
 
 /** A temp ID (a bare UUID) and the record that it names for ever. */
@@ -26,9 +27,12 @@ export async function insertMappings(
   if (mappings.length === 0) return;
   const { numAffectedRows } = await sql`
     insert into id_map (tenant_id, temp_id, entity, server_id, client_id, mutation_id)
-    select ${tenantId}, m.* from unnest(${mappings.map(({ tempId }) => tempId)}::uuid[],
-      ${mappings.map(({ entity }) => entity)}::text[], ${mappings.map(({ serverId }) => serverId)}::text[],
-      ${mappings.map(({ clientId }) => clientId)}::uuid[], ${mappings.map(({ mutationId }) => mutationId)}::uuid[]) as m
+    select ${tenantId}, m.* from unnest(
+      ${uuidArray(mappings.map(({ tempId }) => tempId))}::uuid[],
+      ${textArray(mappings.map(({ entity }) => entity))}::text[],
+      ${textArray(mappings.map(({ serverId }) => serverId))}::text[],
+      ${uuidArray(mappings.map(({ clientId }) => clientId))}::uuid[],
+      ${uuidArray(mappings.map(({ mutationId }) => mutationId))}::uuid[]) as m
     on conflict (tenant_id, temp_id) do nothing`.execute(trx);
   if (Number(numAffectedRows) !== mappings.length) throw new TempIdTaken("a temp ID already names a record");
 }
@@ -56,7 +60,7 @@ export async function resolveTempIds(
   if (tempIds.length === 0) return new Map();
   const { rows } = await sql<TempIdRow>`
     select t.temp_id, m.entity, m.server_id, m.mutation_id as mapped_by, k.mutation_id, k.client_id, k.seq, k.status
-    from unnest(${tempIds}::uuid[]) as t (temp_id)
+    from unnest(${uuidArray(tempIds)}::uuid[]) as t (temp_id)
     left join id_map m on m.tenant_id = ${tenantId} and m.temp_id = t.temp_id
     left join mutation_key k on k.tenant_id = ${tenantId} and k.temp_id = t.temp_id and m.temp_id is null
     order by k.accepted_at, k.client_id, k.seq`.execute(trx);

@@ -22,7 +22,7 @@ export function hexArray(bytes: readonly string[]): Buffer {
 }
 
 /** `bigint[]` of safe integers. */
-export function bigintArray(numbers: readonly number[]): Buffer {
+export function bigintArray(numbers: readonly (number | null)[]): Buffer {
   return fixedArray(oids.int8, 8, numbers, (into, at, value) => {
     into.writeInt32BE(Math.floor(value / 2 ** 32), at);
     into.writeUInt32BE(value >>> 0, at + 4);

@@ -1,6 +1,7 @@
 import { sql, type Transaction } from "kysely";
 
 import type { PayloadCodec } from "../platform/payload-codec.ts";
+import { textArray } from "../platform/pg-arrays.ts";
 import type { Database } from "../platform/schema.ts";
 
 export interface RecordKey {
@@ -39,7 +40,8 @@ export async function readRecords(
   const { rows } = await sql<RecordRow>`
     select r.entity, r.server_id, r.version, r.feed_position, r.deleted, r.scopes, r.upstream_version, r.temp_id,
       r.created_by, r.changed_by, r.changed_base, r.changed_at, r.key_id, r.data
-    from unnest(${keys.map(({ entity }) => entity)}::text[], ${keys.map(({ serverId }) => serverId)}::text[])
+    from unnest(${textArray(keys.map(({ entity }) => entity))}::text[],
+      ${textArray(keys.map(({ serverId }) => serverId))}::text[])
       as key (entity, server_id)
     join record r on r.tenant_id = ${tenantId} and r.entity = key.entity and r.server_id = key.server_id`.execute(
     trx,
@@ -62,7 +64,8 @@ export async function lockRecords(
       r.created_by, r.changed_by, r.changed_base
     from record r
     where r.tenant_id = ${tenantId} and (r.entity, r.server_id) in (
-      select * from unnest(${keys.map(({ entity }) => entity)}::text[], ${keys.map(({ serverId }) => serverId)}::text[])
+      select * from unnest(${textArray(keys.map(({ entity }) => entity))}::text[],
+        ${textArray(keys.map(({ serverId }) => serverId))}::text[])
     )
     order by r.entity, r.server_id for update`.execute(trx);
   return new Map(

@@ -10,6 +10,7 @@ import {
 import { insertMappings, type Mapping } from "../id-map/id-map.ts";
 import { inTenant } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
+import { bigintArray, textArray, uuidArray } from "../platform/pg-arrays.ts";
 import type { Database, FinalStatus, StoredProblem } from "../platform/schema.ts";
 import { lockRecords, recordKey, type StoredRecord } from "../records/record.ts";
 import { writeAttempts, type AttemptWrite } from "./attempt.ts";
@@ -260,11 +261,14 @@ async function settleKeys(
   );
   if (settled.length === 0) return;
   await sql`
-    update mutation_key k set status = s.status, record_id = s.record_id, version = s.version, problem = s.problem,
+    update mutation_key k set status = s.status, record_id = s.record_id, version = s.version, problem = s.problem::jsonb,
       settled_at = now()
-    from unnest(${settled.map(({ mutationId }) => mutationId)}::uuid[], ${settled.map(({ status }) => status)}::text[],
-      ${settled.map(({ recordId }) => recordId ?? null)}::text[], ${settled.map(({ version }) => version)}::bigint[],
-      ${settled.map(({ problem }) => (problem ? JSON.stringify(problem) : null))}::jsonb[])
+    from unnest(
+      ${uuidArray(settled.map(({ mutationId }) => mutationId))}::uuid[],
+      ${textArray(settled.map(({ status }) => status))}::text[],
+      ${textArray(settled.map(({ recordId }) => recordId ?? null))}::text[],
+      ${bigintArray(settled.map(({ version }) => version))}::bigint[],
+      ${textArray(settled.map(({ problem }) => (problem ? JSON.stringify(problem) : null)))}::text[])
       as s (mutation_id, status, record_id, version, problem)
     where k.tenant_id = ${tenantId} and k.mutation_id = s.mutation_id`.execute(trx);
 }

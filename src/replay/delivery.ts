@@ -2,6 +2,7 @@ import { sql, type Transaction } from "kysely";
 
 import type { Operation } from "../inbox/mutation.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
+import { uuidArray } from "../platform/pg-arrays.ts";
 import type { Database, DeliveryState, StoredProblem } from "../platform/schema.ts";
 
 /** Where a mutation stands that did not go straight through. */
@@ -136,7 +137,8 @@ export async function readWaitingLanes(
   if (ended.length === 0) return waiting;
   const { rows } = await sql<{ client_id: string; blocked_by: string }>`
     select distinct d.client_id, d.blocked_by
-    from unnest(${ended.map(({ id }) => id)}::uuid[], ${ended.map(({ clientId }) => clientId)}::uuid[])
+    from unnest(${uuidArray(ended.map(({ id }) => id))}::uuid[],
+      ${uuidArray(ended.map(({ clientId }) => clientId))}::uuid[])
       as ended (id, client_id)
     join delivery d on d.tenant_id = ${tenantId} and d.blocked_by = ended.id
       and (d.state = 'waiting' or (d.state = 'held' and d.client_id <> ended.client_id))`.execute(trx);

@@ -1,5 +1,6 @@
 import { sql, type Transaction } from "kysely";
 
+import { uuidArray } from "../platform/pg-arrays.ts";
 import type { Database, FinalStatus } from "../platform/schema.ts";
 
 /** A mutation that another names in `dependsOn`. */
@@ -26,7 +27,7 @@ export async function readDependencies(
     is_create: boolean;
   }>`
     select mutation_id, client_id, status, settled_at, temp_id is not null as is_create from mutation_key
-    where tenant_id = ${tenantId} and mutation_id = any(${ids}::uuid[])`.execute(trx);
+    where tenant_id = ${tenantId} and mutation_id = any(${uuidArray(ids)}::uuid[])`.execute(trx);
   return new Map(
     rows.map((row) => [
       row.mutation_id,

@@ -1,5 +1,6 @@
 import { sql, type RawBuilder, type Transaction } from "kysely";
 
+import { bigintArray, textArray, uuidArray } from "../platform/pg-arrays.ts";
 import type { Database } from "../platform/schema.ts";
 import { servedHere } from "./served-here.ts";
 import { hasMoreToFollow } from "./shadows/log.ts";
@@ -36,7 +37,8 @@ export async function lockLanes(
 ): Promise<Map<string, LaneState>> {
   const { rows } = await sql<{ lane_id: string; position: string; tail: string; is_released: boolean }>`
     select l.lane_id, l.position, l.tail, l.lease_until is null as is_released
-    from unnest(${commits.map(({ laneId }) => laneId)}::text[], ${commits.map(({ epoch }) => epoch)}::bigint[])
+    from unnest(${textArray(commits.map(({ laneId }) => laneId))}::text[],
+      ${bigintArray(commits.map(({ epoch }) => epoch))}::bigint[])
       as owned (lane_id, epoch)
     join lane l on l.tenant_id = ${tenantId} and l.lane_id = owned.lane_id and l.epoch = owned.epoch
     where ${servedHere}
@@ -81,9 +83,13 @@ export async function moveLanes(
           then clock_timestamp() end
         when moved.release = 'later' then ${waits.length === 0 ? dueLater : dueWhenEnded(tenantId, waits, dueLater)}
       end
-    from unnest(${moves.map(({ laneId }) => laneId)}::text[], ${moves.map(({ position }) => position)}::bigint[],
-      ${moves.map(({ failures }) => failures)}::integer[], ${moves.map(({ release }) => release)}::text[],
-      ${moves.map(({ dueInMs }) => dueInMs)}::bigint[], ${moves.map(({ waitsFor }) => waitsFor)}::uuid[])
+    from unnest(
+      ${textArray(moves.map(({ laneId }) => laneId))}::text[],
+      ${bigintArray(moves.map(({ position }) => position))}::bigint[],
+      ${bigintArray(moves.map(({ failures }) => failures))}::bigint[],
+      ${textArray(moves.map(({ release }) => release))}::text[],
+      ${bigintArray(moves.map(({ dueInMs }) => dueInMs))}::bigint[],
+      ${uuidArray(moves.map(({ waitsFor }) => waitsFor))}::uuid[])
       as moved (lane_id, position, failures, release, due_in_ms, waits_for)
     where lane.tenant_id = ${tenantId} and lane.lane_id = moved.lane_id
     returning lane.lane_id, case when not lane.aside
@@ -104,7 +110,7 @@ function dueWhenEnded(tenantId: string, ids: string[], later: RawBuilder<unknown
   return sql`case
     when moved.waits_for is null or moved.waits_for in (
       select mutation_id from mutation_key
-      where tenant_id = ${tenantId} and mutation_id = any(${ids}::uuid[]) and status is null
+      where tenant_id = ${tenantId} and mutation_id = any(${uuidArray(ids)}::uuid[]) and status is null
       for share skip locked
     ) then ${later}
     else clock_timestamp()
