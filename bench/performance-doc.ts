@@ -70,6 +70,8 @@ function replayWords({
     "- **naive**: a BullMQ job for each mutation, no other books; IDs are kept in memory.",
     "- **tidegate on Redis / on Postgres**: the inbox is filled through the API, then a gateway in the role `worker` is",
     "  started. The run fails unless every mutation took effect once, in its phone's order, and has its outcome on record.",
+    "- **the same, two workers**: two processes in the role `worker`, each with half of the calls in flight. One is a",
+    "  single thread and uses one core.",
   ].join("\n");
 }
 

@@ -58,16 +58,30 @@ async function openContenders(contenders: Contender[], parts: Parts, shared: Sha
   const { postgres, redis, cpuProfDir } = parts;
   const queueDatabaseUrl = await postgres.createGatewayDatabase();
   contenders.push(openFloor(shared), openNaive(shared, { redisUrl: redis?.url(3), queueDatabaseUrl }));
-  for (const redisUrl of redis ? [redis.url(4), undefined] : [undefined]) {
-    const gateway = await openTidegate(`tidegate on ${redisUrl ? "Redis" : "Postgres"}`, shared, {
+  const ways: Way[] = [
+    ...(redis ? [{ name: "tidegate on Redis", redisUrl: redis.url(4), workers: 1 }] : []),
+    ...(redis ? [{ name: "the same, two workers", redisUrl: redis.url(6), workers: 2 }] : []),
+    { name: "tidegate on Postgres", redisUrl: undefined, workers: 1 },
+  ];
+  for (const way of ways) {
+    const gateway = await openTidegate(way, shared, {
       databaseUrl: await postgres.createGatewayDatabase(),
-      redisUrl,
+      redisUrl: way.redisUrl,
       upstreamUrl: shared.upstreamUrl,
-      upstreamConcurrency: shared.concurrency,
+      // The upstream's limit is one process's, so that of several is divided.
+      upstreamConcurrency: shared.concurrency / way.workers,
       cpuProfDir,
     });
     contenders.push(gateway);
   }
+}
+
+/** How the gateway is run. */
+interface Way {
+  name: string;
+  redisUrl: string | undefined;
+  /** Processes in the role `worker`. */
+  workers: number;
 }
 
 type Shared = { upstream: Child; upstreamUrl: string } & ReplayOptions;
@@ -108,9 +122,9 @@ function openNaive(
   };
 }
 
-/** The API stays up to be filled; the worker is another process for each turn, as every contender's is. */
+/** The API stays up to be filled; the workers are other processes for each turn, as every contender's are. */
 async function openTidegate(
-  name: string,
+  { name, workers: count }: Way,
   shared: Shared,
   options: Omit<GatewayOptions, "role">,
 ): Promise<Contender> {
@@ -119,9 +133,11 @@ async function openTidegate(
     name,
     async turn(phones) {
       await uploadAll(api.url, phones);
-      const worker = await startGateway({ ...options, role: "worker" });
+      const workers = await Promise.all(
+        Array.from({ length: count }, () => startGateway({ ...options, role: "worker" })),
+      );
       await whenDone(shared);
-      await worker.stop();
+      await Promise.all(workers.map((worker) => worker.stop()));
       await assertAllApplied(options.databaseUrl);
       return await shared.upstream.ask<JournalView>({ kind: "journal" });
     },
