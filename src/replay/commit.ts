@@ -1,4 +1,4 @@
-import { sql, type Kysely, type Transaction } from "kysely";
+import type { Kysely, Transaction } from "kysely";
 
 import {
   NotLogged,
@@ -10,8 +10,7 @@ import {
 import { insertMappings, type Mapping } from "../id-map/id-map.ts";
 import { inTenant } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
-import { bigintArray, textArray, uuidArray } from "../platform/pg-arrays.ts";
-import type { Database, FinalStatus, StoredProblem } from "../platform/schema.ts";
+import type { Database } from "../platform/schema.ts";
 import { lockRecords, recordKey, type StoredRecord } from "../records/record.ts";
 import { writeAttempts, type AttemptWrite } from "./attempt.ts";
 import { finishCommands, type CommandResult } from "./command.ts";
@@ -22,8 +21,8 @@ import {
   type Ended,
   type SettledDelivery,
 } from "./delivery.ts";
-import { readDependencies } from "./dependencies.ts";
 import { lockLanes, moveLanes, type LaneMove, type LaneState } from "./move-lanes.ts";
+import { readEnded, settleKeys, type Outcome, type SettledOutcome } from "./outcome.ts";
 import { referenceOf, writeShadowRecords, type ShadowRecordWrite } from "./shadows/records.ts";
 
 /** What one lane wants to have written: at most one mutation's outcome, and where the lane stands after it. */
@@ -41,18 +40,6 @@ export interface LaneCommit extends LaneMove {
   follow?: ShadowRecordWrite | undefined;
   /** The operators' commands that it carries out. */
   commands?: CommandResult[] | undefined;
-}
-
-/** What a mutation's client is told. `parked` is told too, though it is not final. */
-export interface Outcome {
-  mutationId: string;
-  status: FinalStatus | "parked";
-  /** False for what was recorded at ingest: the feed only tells it. */
-  isNew: boolean;
-  recordId?: string | undefined;
-  /** The record's version when the commit does not write the record itself. */
-  version?: number | undefined;
-  problem?: StoredProblem | undefined;
 }
 
 export type CommitResult =
@@ -142,17 +129,6 @@ function attemptOf({ attempt, outcome }: LaneCommit, result: CommitResult | unde
   return [{ ...attempt, disposition: "stale", recordId: outcome?.recordId?.replaceAll("\0", "") }];
 }
 
-/** Those that have ended. The lane does not move with an outcome of the backlog, so it can't tell that it is written. */
-async function readEnded(
-  trx: Transaction<Database>,
-  tenantId: string,
-  mutationIds: string[],
-): Promise<ReadonlySet<string>> {
-  if (mutationIds.length === 0) return new Set();
-  const known = await readDependencies(trx, tenantId, mutationIds);
-  return new Set(mutationIds.filter((id) => (known.get(id)?.status ?? null) !== null));
-}
-
 interface Found {
   lanes: Map<string, LaneState>;
   records: Map<string, StoredRecord>;
@@ -202,8 +178,6 @@ async function write(
   records: Map<string, StoredRecord>,
   { codec, leaseMs, shadows }: CommitContext,
 ): Promise<Written> {
-  const versionOf = ({ record, outcome }: LaneCommit): number | null =>
-    record ? (records.get(recordKey(record))?.version ?? 0) + 1 : (outcome?.version ?? null);
   const ended = commits.flatMap(endedBy);
   const deliveries = commits.flatMap(({ delivery }) => delivery ?? []);
   const mappings = commits.flatMap(({ mapping }) => mapping ?? []);
@@ -218,7 +192,7 @@ async function write(
         commits.flatMap(({ commands }) => commands ?? []),
       ),
     ]),
-    settleKeys(trx, tenantId, commits, versionOf),
+    settleKeys(trx, tenantId, commits.flatMap(toSettled(records))),
     // After the keys: a lane that looked at one of them before, and found it open, has written by now that it waits.
     readWaitingLanes(trx, tenantId, ended),
     moveLanes(trx, tenantId, commits, leaseMs),
@@ -248,27 +222,11 @@ function toFeedEntries({ record, outcome, clientId }: LaneCommit): FeedEntry[] {
   ];
 }
 
-async function settleKeys(
-  trx: Transaction<Database>,
-  tenantId: string,
-  commits: LaneCommit[],
-  versionOf: (commit: LaneCommit) => number | null,
-): Promise<void> {
-  const settled = commits.flatMap((commit) =>
-    commit.outcome?.isNew && commit.outcome.status !== "parked"
-      ? [{ ...commit.outcome, version: versionOf(commit) }]
-      : [],
-  );
-  if (settled.length === 0) return;
-  await sql`
-    update mutation_key k set status = s.status, record_id = s.record_id, version = s.version, problem = s.problem::jsonb,
-      settled_at = now()
-    from unnest(
-      ${uuidArray(settled.map(({ mutationId }) => mutationId))}::uuid[],
-      ${textArray(settled.map(({ status }) => status))}::text[],
-      ${textArray(settled.map(({ recordId }) => recordId ?? null))}::text[],
-      ${bigintArray(settled.map(({ version }) => version))}::bigint[],
-      ${textArray(settled.map(({ problem }) => (problem ? JSON.stringify(problem) : null)))}::text[])
-      as s (mutation_id, status, record_id, version, problem)
-    where k.tenant_id = ${tenantId} and k.mutation_id = s.mutation_id`.execute(trx);
+/** With the version that the commit gives the record. */
+function toSettled(records: Map<string, StoredRecord>): (commit: LaneCommit) => SettledOutcome[] {
+  return ({ record, outcome }) => {
+    if (!outcome?.isNew) return [];
+    const version = record ? (records.get(recordKey(record))?.version ?? 0) + 1 : (outcome.version ?? null);
+    return [{ ...outcome, version }];
+  };
 }

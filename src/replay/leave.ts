@@ -1,8 +1,9 @@
 import type { Operation } from "../inbox/mutation.ts";
 import type { StoredProblem } from "../platform/schema.ts";
-import type { LaneCommit, Outcome } from "./commit.ts";
+import type { LaneCommit } from "./commit.ts";
 import type { SettledDelivery } from "./delivery.ts";
 import type { Release } from "./move-lanes.ts";
+import type { Outcome } from "./outcome.ts";
 import type { ReadyMutation } from "./prepare.ts";
 import { commitSlice, type Slice } from "./slice.ts";
 

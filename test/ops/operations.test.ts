@@ -36,7 +36,7 @@ async function withParked(count: number, user: { iss?: string } = {}) {
     return phone.add({ op: "create", entity: "mentor", recordId, data: { note: secretText } });
   });
   const held = phone.add({ op: "create", recordId: tempId(), data: { mentor, note: secretText } });
-  await phone.replay({ wait: 2 });
+  await phone.replay({ wait: 25 });
   return { phone, parked, held };
 }
 

@@ -53,7 +53,7 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
 
   test("with hold-lane, the lane goes on behind it", async () => {
     const phone = newPhone(gateway, { iss: "other" });
-    const { marker, parked } = await withParked(upstream, phone);
+    const { marker, parked } = await withParked(upstream, phone, { holdsLane: true });
     expect(effectsOf(upstream, marker)).toEqual([]);
     await newOperator(gateway, "other").command(parked.id, { command: "retry" });
     expect(new Set(linesOf(await phone.settled()))).toEqual(new Set(["applied"]));
@@ -163,7 +163,7 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
     const taken = resultOf(await phone.outcomes(), free).recordId ?? "";
     const another = phone.add({ op: "create", recordId: tempId(), data: { marker: randomUUID() } });
     upstream.script(bodyHas((another.data as { marker: string }).marker), faults.status(418));
-    await phone.replay({ wait: 2 });
+    await phone.replay({ wait: 25 });
     await operator.command(parked.id, { command: "applied", recordId: "no-such-record" });
     await operator.command(another.id, { command: "applied", recordId: taken });
     expect(await operator.done(parked.id)).toEqual(["refused: the upstream has no such record"]);
@@ -181,14 +181,14 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
     upstream.script({ method: "PATCH", path }, faults.status(418));
     upstream.script({ method: "DELETE", path }, faults.status(418));
     const update = phone.add({ op: "update", recordId, data: { minutes: 50 } });
-    await phone.replay({ wait: 2 });
+    await phone.replay({ wait: 25 });
     const back = upstream.always({ method: "GET", path }, faults.status(418));
     await operator.command(update.id, { command: "applied" });
     expect(await operator.done(update.id)).toEqual(["applied"]);
     expect(resultOf(await phone.settled(), update)).toMatchObject({ status: "applied", version: "2" });
     back();
     const remove = phone.add({ op: "delete", recordId });
-    await phone.replay({ wait: 2 });
+    await phone.replay({ wait: 25 });
     await operator.command(remove.id, { command: "applied" });
     expect(await operator.done(remove.id)).toEqual(["applied"]);
     expect(resultOf(await phone.settled(), remove)).toMatchObject({ status: "applied", version: "3" });

@@ -1,16 +1,21 @@
 import { randomUUID } from "node:crypto";
 
+import { expect } from "vitest";
+
 import { tempId } from "../fixtures/gateway.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import type { RecordedRequest } from "../fixtures/scripted-store.ts";
 import type { ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
-import type { Phone } from "./phone.ts";
+import { resultOf, type Phone } from "./phone.ts";
 
 /** An upstream whose failures keep nobody waiting. */
 export const quiet = { circuit: { failures: 10_000, cooldownMs: 20 } };
 
-/** A parked create of a mentor, and behind it, in two batches: what is held, and what passes. */
-export async function withParked(upstream: ScriptedUpstream, phone: Phone) {
+/**
+ * A parked create of a mentor, and behind it, in two batches: what is held, and what passes; all of it has come to a stand
+ * when this returns. With `holdsLane` nothing passes.
+ */
+export async function withParked(upstream: ScriptedUpstream, phone: Phone, { holdsLane = false } = {}) {
   const [mentor, activity, marker] = [tempId(), tempId(), randomUUID()];
   upstream.script(bodyHas(marker), faults.status(418, { body: "no" }));
   const add = (mutation: Parameters<Phone["add"]>[0]) => phone.add({ ...mutation, data: dataOf(mutation) });
@@ -18,7 +23,10 @@ export async function withParked(upstream: ScriptedUpstream, phone: Phone) {
     op === "delete" ? undefined : { marker, ...(data as object) };
   const parked = add({ op: "create", entity: "mentor", recordId: mentor });
   const held = [add({ op: "create", recordId: activity, data: { mentor, n: 1 } })];
-  await phone.replay({ wait: 2 });
+  await phone.send({ wait: 0 });
+  await expect
+    .poll(async () => resultOf(await phone.outcomes(), parked).status, { timeout: 20_000 })
+    .toBe("parked");
   held.push(
     add({ op: "update", recordId: activity, data: { n: 2 } }),
     add({ op: "update", entity: "mentor", recordId: mentor.toUpperCase(), data: { n: 3 } }),
@@ -26,7 +34,7 @@ export async function withParked(upstream: ScriptedUpstream, phone: Phone) {
     add({ op: "delete", recordId: activity }),
   );
   const free = add({ op: "create", recordId: tempId(), data: { n: 5 } });
-  await phone.replay({ wait: 2 });
+  await phone.replay({ wait: holdsLane ? 0 : 25 });
   return { marker, mentor, activity, parked, held, free };
 }
 
