@@ -36,7 +36,7 @@ export async function commandMutation(
     const laneId = await lockLaneOf(trx, tenantId, mutationId);
     const { upstreamId, ...standing } = await readStanding(trx, tenantId, { laneId, mutationId });
     assertCommandable(standing, order);
-    return await giveCommand(trx, tenantId, { laneId, upstreamId, mutationId }, order);
+    return await giveOnce(trx, tenantId, { laneId, upstreamId, mutationId }, order);
   });
 }
 
@@ -59,7 +59,7 @@ export async function commandChange(
       trx,
     );
     assertChangeCommandable(await read(), order);
-    return await giveCommand(trx, tenantId, { laneId, upstreamId, mutationId: changeId }, order);
+    return await giveOnce(trx, tenantId, { laneId, upstreamId, mutationId: changeId }, order);
   });
 }
 
@@ -175,11 +175,52 @@ function assertChangeCommandable({ state, op }: OpenChange, { command, recordId 
   assertNamesRecord(command === "applied" && op === "create", recordId);
 }
 
+interface Target {
+  laneId: string;
+  upstreamId: string;
+  mutationId: string | null;
+}
+
+/** A request that is repeated because its answer was lost must not have a change sent twice. */
+async function giveOnce(
+  trx: Transaction<Database>,
+  tenantId: string,
+  target: Target,
+  order: Order,
+): Promise<Given> {
+  return (
+    (await findRepeated(trx, tenantId, target, order)) ?? (await giveCommand(trx, tenantId, target, order))
+  );
+}
+
+/** The last command about a mutation, if it is the same one and was not carried out yet. */
+async function findRepeated(
+  trx: Transaction<Database>,
+  tenantId: string,
+  { laneId, upstreamId, mutationId }: Target,
+  { command, recordId }: Order,
+): Promise<Given | undefined> {
+  const { rows } = await sql<{
+    command_id: string;
+    command: CommandName;
+    record_id: string | null;
+    is_shadows: boolean;
+  }>`
+    select c.command_id, c.command, c.record_id, l.partition is not null as is_shadows
+    from command c join lane l on l.tenant_id = ${tenantId} and l.lane_id = c.lane_id
+    where c.tenant_id = ${tenantId} and c.lane_id = ${laneId} and c.upstream_id = ${upstreamId}
+      and c.mutation_id = ${mutationId} and c.done_at is null
+    order by c.given_at desc limit 1`.execute(trx);
+  const [last] = rows;
+  if (last?.command !== command || last.record_id !== (recordId ?? null)) return undefined;
+  return { commandId: last.command_id, laneId, isShadows: last.is_shadows };
+}
+
 /** What is done by being said is done at once. */
 async function giveCommand(
   trx: Transaction<Database>,
   tenantId: string,
-  { laneId, upstreamId, mutationId }: { laneId: string; upstreamId: string; mutationId: string | null },
+  { laneId, upstreamId, mutationId }: Target,
   { command, recordId, reason, givenBy }: Order,
 ): Promise<Given> {
   const { rows } = await sql<{ command_id: string }>`

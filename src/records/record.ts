@@ -107,3 +107,8 @@ export function toRecord(row: RecordRow, codec?: PayloadCodec): StoredRecord {
     changedAt: row.changed_at,
   };
 }
+
+/** Whether the record was made under another name than this temp ID. */
+export function isAnothers(stored: StoredRecord | undefined, tempId: string): boolean {
+  return stored !== undefined && stored.tempId !== null && stored.tempId !== tempId;
+}

@@ -20,13 +20,15 @@ export interface Turn {
 export async function toTurn(slice: Slice, mutationsMax: number): Promise<Turn> {
   const { claim, entries: log } = slice;
   const runnable = runnableOf(slice);
-  const backlog = runnable.length === 0 ? [] : await readBacklog(slice, runnable.slice(0, mutationsMax));
-  if (backlog.length < runnable.length) {
-    slice.hasMore = true;
-    return { entries: backlog, backlog: backlog.length };
-  }
+  const first = givenUpFirst(slice, runnable, ({ mutationId }) => mutationId).slice(0, mutationsMax);
+  const backlog = first.length === 0 ? [] : await readBacklog(slice, first);
   const [head, ...rest] = log;
   const mustResolveHead = claim.takenOver && !runnable.some(({ state }) => state === "sending");
+  if (backlog.length < runnable.length) {
+    slice.hasMore = true;
+    const entries = head && mustResolveHead ? [head, ...backlog] : backlog;
+    return { entries, backlog: entries.length };
+  }
   if (!head || !mustResolveHead || backlog.length === 0) {
     return { entries: [...backlog, ...log].slice(0, mutationsMax), backlog: backlog.length };
   }
@@ -50,6 +52,19 @@ function runnableOf({ claim: { deliveries, position }, commands }: Slice): OpenD
   });
 }
 
+/** To give a change up needs no upstream: it must not stand behind one that is tried again and again. */
+function givenUpFirst<T>({ commands }: Slice, items: T[], idOf: (item: T) => string): T[] {
+  const decided = new Map(
+    commands.map(({ mutationId, command }) => [mutationId, command] as const).toReversed(),
+  );
+  const isGivenUp = (item: T): boolean => decided.get(idOf(item)) === "reject";
+  return [...items.filter(isGivenUp), ...items.filter((item) => !isGivenUp(item))];
+}
+
+function idOfEntry(entry: ClaimedEntry): string {
+  return "mutation" in entry ? entry.mutation.id : entry.rejected.id;
+}
+
 /** As many of them, from the first on, as one turn may read. */
 async function readBacklog(slice: Slice, deliveries: OpenDelivery[]): Promise<ClaimedEntry[]> {
   const entries = await whileLeased(slice, async () =>
@@ -57,7 +72,7 @@ async function readBacklog(slice: Slice, deliveries: OpenDelivery[]): Promise<Cl
   );
   if (entries.length === 0)
     throw new Error("the log lacks mutations that its lane has passed without an outcome");
-  return entries;
+  return givenUpFirst(slice, entries, idOfEntry);
 }
 
 async function readMutations({ store, claim }: Slice, deliveries: OpenDelivery[]): Promise<ClaimedEntry[]> {

@@ -1,7 +1,7 @@
 import type { RecordWrite } from "../change-feed/write.ts";
 import type { Mutation } from "../inbox/mutation.ts";
 import { mergePatch } from "../platform/json-text.ts";
-import type { StoredRecord } from "../records/record.ts";
+import { isAnothers, type StoredRecord } from "../records/record.ts";
 import { scopesOf } from "../records/scopes.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
@@ -90,11 +90,6 @@ async function toApplied(
       lastSentAt: now,
     },
   };
-}
-
-/** A published server ID never means another record. */
-function isAnothers(stored: StoredRecord | undefined, tempId: string): boolean {
-  return stored !== undefined && stored.tempId !== null && stored.tempId !== tempId;
 }
 
 type Found = UpstreamAnswer | "gone" | undefined;

@@ -77,6 +77,9 @@ async function removeDeliveries(
       and delivery.mutation_id = s.mutation_id`.execute(trx);
 }
 
+/** An intent that nothing came of leaves no time of a call behind. */
+const maySent = sql`(delivery.possibly_sent or excluded.possibly_sent or excluded.state = 'sending')`;
+
 async function upsertDeliveries(
   trx: Transaction<Database>,
   tenantId: string,
@@ -112,10 +115,11 @@ async function upsertDeliveries(
       seq bigint, op text, state text, record_key text, refers_to jsonb, blocked_by uuid, possibly_sent boolean,
       first_sent_at timestamptz, last_sent_at timestamptz, attempts integer, problem jsonb, evidence_status integer, key_id text, evidence text)
     on conflict (tenant_id, upstream_id, mutation_id) do update set state = excluded.state,
-      op = coalesce(excluded.op, delivery.op),
+      op = coalesce(excluded.op, delivery.op), record_key = excluded.record_key, refers_to = excluded.refers_to,
       blocked_by = excluded.blocked_by, possibly_sent = delivery.possibly_sent or excluded.possibly_sent,
-      first_sent_at = least(delivery.first_sent_at, excluded.first_sent_at),
-      last_sent_at = greatest(delivery.last_sent_at, excluded.last_sent_at), attempts = excluded.attempts,
+      first_sent_at = case when ${maySent} then least(delivery.first_sent_at, excluded.first_sent_at) end,
+      last_sent_at = case when ${maySent} then greatest(delivery.last_sent_at, excluded.last_sent_at) end,
+      attempts = excluded.attempts,
       problem = excluded.problem, evidence_status = coalesce(excluded.evidence_status, delivery.evidence_status),
       key_id = coalesce(excluded.key_id, delivery.key_id), evidence = coalesce(excluded.evidence, delivery.evidence),
       updated_at = now()`.execute(trx);

@@ -4,7 +4,7 @@ import type { Author } from "./blocks.ts";
 import type { Claim, SentBetween } from "./claim.ts";
 import { decide, released } from "./decide.ts";
 import type { ClaimedEntry } from "./entries.ts";
-import { hold, park, waitFor } from "./keep-back.ts";
+import { hold, park, untried, waitFor } from "./keep-back.ts";
 import { closing, pass, stop, toOutcome, type Place, type Step } from "./leave.ts";
 import type { OpenDelivery } from "./open-delivery.ts";
 import { prepare, type Prepared } from "./prepare.ts";
@@ -137,7 +137,7 @@ export async function settleUnsent(
         isLast,
       );
     case "misfit": {
-      const failed = { problem: prepared.problem, history: undefined, error: undefined };
+      const failed = { problem: prepared.problem, ...untried(delivery) };
       return await park(slice, place, failed, delivery, isLast);
     }
   }

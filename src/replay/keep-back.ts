@@ -14,7 +14,16 @@ export interface Failed {
   history: History | undefined;
 }
 
-const unsent: Failed = { error: undefined, history: undefined };
+/** Nothing was tried now; what was before is not forgotten. */
+export function untried(delivery: OpenDelivery | undefined): Failed {
+  if (!delivery?.possiblySent) return { error: undefined, history: undefined };
+  const { possiblySent, isAssumed, lastSentAt } = delivery;
+  const firstSentAt = delivery.firstSentAt ?? new Date(0);
+  return {
+    error: undefined,
+    history: { possiblySent, isAssumed, firstSentAt, lastSentAt: lastSentAt ?? firstSentAt },
+  };
+}
 
 /** Takes a mutation out of the flow until a person decides. What depends on it is held, the rest goes on. */
 export async function park(
@@ -51,7 +60,7 @@ export async function hold(
   if (delivery?.state === "held" && delivery.blockedBy === blockedBy && !slice.command) {
     return { kind: "skipped", dueInMs: undefined };
   }
-  const row = toDelivery(slice, place, unsent, delivery);
+  const row = toDelivery(slice, place, untried(delivery), delivery);
   return await pass(slice, { delivery: { ...row, state: "held", blockedBy } }, place, isLast);
 }
 
@@ -70,7 +79,7 @@ export async function waitFor(
   const { baseMs, capMs } = slice.upstream.config.retry;
   const failures = slice.failures + 1;
   const dueInMs = backoffMs(failures, { baseMs, capMs: Math.min(capMs, waitCapMs) });
-  const row = toDelivery(slice, place, unsent, delivery);
+  const row = toDelivery(slice, place, untried(delivery), delivery);
   return await stop(slice, {
     failures,
     // A shadow waits for a record, not for a mutation.

@@ -66,7 +66,7 @@ export async function prepare(
   if (wasSent) return { kind: "ready", ready };
   return (
     misnamed(mutation, names) ??
-    behindBlocker(slice, ready, own) ??
+    behindBlocker(slice, ready, await namesOf(slice, ready, own)) ??
     (await dependent(slice, ready)) ??
     unresolved(slice, ready, names) ?? { kind: "ready", ready }
   );
@@ -135,10 +135,18 @@ function isTaken({ id }: Mutation, state: TempIdState): boolean {
   return live !== undefined && live !== id;
 }
 
+/** What its record is called by those that are waited for: some of them came before it had an ID of the upstream's. */
+async function namesOf(slice: Slice, ready: ReadyMutation, own: string | undefined): Promise<string[]> {
+  if (own !== undefined) return [ready.recordKey, toTempId(own)];
+  const { entity, recordId: serverId } = ready.mutation;
+  if (slice.blocked.length === 0) return [ready.recordKey];
+  const stored = await whileLeased(slice, () => slice.store.readRecord({ entity, serverId }));
+  return stored?.tempId ? [ready.recordKey, toTempId(stored.tempId)] : [ready.recordKey];
+}
+
 /** The parked or held mutation that this one depends on: same record, a reference to it, or named in `dependsOn`. */
-function behindBlocker(slice: Slice, ready: ReadyMutation, own: string | undefined): Prepared | undefined {
+function behindBlocker(slice: Slice, ready: ReadyMutation, names: string[]): Prepared | undefined {
   const { dependsOn, op } = ready.mutation;
-  const names = [ready.recordKey, ...(own === undefined ? [] : [toTempId(own)])];
   const blocker = slice.blocked.find(
     (earlier) =>
       earlier.seq < ready.mutation.seq &&

@@ -1,6 +1,7 @@
 import type { RecordWrite } from "../change-feed/write.ts";
 import { TempIdTaken, type Mapping } from "../id-map/id-map.ts";
 import type { StoredProblem } from "../platform/schema.ts";
+import { isAnothers } from "../records/record.ts";
 import { scopesOf } from "../records/scopes.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
@@ -87,6 +88,9 @@ async function settleChanged(
 /** What only a person can settle, of the reasons why an effect could not be written down. */
 export function faultOf(error: unknown): StoredProblem | undefined {
   if (error instanceof MappingError) return unmappable;
+  if (error instanceof RecordTaken) {
+    return problem("upstream-unexpected", "The upstream named a record that another create has.");
+  }
   if (error instanceof TempIdTaken) {
     return problem("temp-id-in-use", "Two creates of this temp ID took effect at the same moment.");
   }
@@ -109,15 +113,19 @@ function mappingOf({ claim }: Slice, ready: ReadyMutation, verdict: Changed): Ma
   };
 }
 
+/** A published server ID never means another record. */
+class RecordTaken extends Error {}
+
 /** Somebody else wrote the record since our call began: only what the upstream says now may be written. */
 async function readAgain(
   slice: Slice,
-  { mutation, config, author }: ReadyMutation,
+  { mutation, config, author, tempId }: ReadyMutation,
   record: RecordWrite | undefined,
 ): Promise<RecordWrite | undefined> {
   if (!record) throw new Error("a commit without a record can't have moved");
   const { entity, serverId } = record;
   const stored = await whileLeased(slice, () => slice.store.readRecord({ entity, serverId }));
+  if (tempId !== undefined && isAnothers(stored, tempId)) throw new RecordTaken("the record is another's");
   await ensureLease(slice);
   const answer = await slice.upstream.read({
     entity,

@@ -87,3 +87,24 @@ test("nobody looks often while no lane is aside, and soon when one was put aside
   await vi.advanceTimersByTimeAsync(100);
   expect(woken).toEqual(["late"]);
 });
+
+test("a lane that was taken back has its place, however many others come meanwhile", async () => {
+  for (let n = 0; n < 2 * lanesPerCall; n++) turns.enter(`busy ${n}`);
+  aside = ["old"];
+  turns.wasSetAside();
+  turns.leave();
+  await vi.advanceTimersByTimeAsync(100);
+  expect(woken).toEqual(["old"]);
+  expect(turns.enter("fresh")).toBe(false);
+  expect(turns.enter("old")).toBe(true);
+});
+
+test("the place of a lane that does not come is another's after a while", async () => {
+  for (let n = 0; n < 2 * lanesPerCall; n++) turns.enter(`busy ${n}`);
+  aside = ["lost"];
+  turns.wasSetAside();
+  turns.leave();
+  await vi.advanceTimersByTimeAsync(2_200);
+  expect(woken).toEqual(["lost"]);
+  expect(turns.enter("fresh")).toBe(true);
+});

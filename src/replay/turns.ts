@@ -95,8 +95,9 @@ export function createTurns({ upstream, takeBack, wake, log }: TurnsDeps): Turns
   lookAfter(pauseMs.busy);
   return {
     enter(laneId) {
+      forgetLost();
       onTheWay.delete(laneId);
-      if (room() === 0) return false;
+      if (room() <= onTheWay.size) return false;
       inHand++;
       return true;
     },

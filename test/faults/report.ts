@@ -41,8 +41,8 @@ function listed(counts: Record<string, number>): string {
 function unforeseen({ world }: Pick<RunResult, "world">): string[] {
   const counts: Record<string, number> = {};
   for (const { line } of world.log) {
-    if (!line.includes('"level":50') && !line.includes('"level":60') && line.startsWith("{")) continue;
-    const { msg = line, err, problem } = parsed(line);
+    const { level, msg = line, err, problem } = parsed(line);
+    if (level !== undefined && !badLevels.has(level)) continue;
     const name = `${msg}${err?.message === undefined ? "" : ` (${err.message})`}${problem ? ` ${problem}` : ""}`;
     counts[name] = (counts[name] ?? 0) + 1;
   }
@@ -52,7 +52,14 @@ function unforeseen({ world }: Pick<RunResult, "world">): string[] {
     .map(([name, count]) => `  logged     ${count} × ${name.slice(0, 160)}`);
 }
 
-function parsed(line: string): { msg?: string; err?: { message?: string }; problem?: string } {
+const badLevels: ReadonlySet<string> = new Set(["error", "fatal"]);
+
+function parsed(line: string): {
+  level?: string;
+  msg?: string;
+  err?: { message?: string };
+  problem?: string;
+} {
   try {
     return JSON.parse(line) as { msg?: string };
   } catch {

@@ -18,7 +18,7 @@ export interface Operator {
   now: (laneId: string) => Promise<void>;
   /** What came of the commands about a mutation, in order; null while it is open. */
   results: (mutationId: string) => Promise<(string | null)[]>;
-  /** Waits until every command about a mutation was carried out. */
+  /** Waits until every command about a mutation was carried out, and nothing is on its way for one. */
   done: (mutationId: string) => Promise<string[]>;
 }
 
@@ -41,7 +41,9 @@ export function newOperator(gateway: TestGateway, tenant = "ours", at = "mutatio
       expect(await api.post(`${base}/lanes/${laneId}/now`, {})).toMatchObject({ status: 202 });
     },
     async done(id) {
-      await expect.poll(async () => await results(id), { timeout: 20_000 }).not.toContain(null);
+      const isOpen = async () =>
+        (await results(id)).some((result) => result === null || result === "sending");
+      await expect.poll(isOpen, { timeout: 20_000 }).toBe(false);
       return (await results(id)) as string[];
     },
   };

@@ -225,7 +225,7 @@ function toReady(
     key,
     isIncomplete,
     // Of one that has to do without something, the log says all again.
-    reached: isIncomplete ? 0 : change.reached,
+    reached: isIncomplete ? 0 : change.isCompletion ? (own?.reached ?? 0) : change.reached,
     target: { stored: undefined, data: whole, upstreamVersion: own?.version ?? null },
     ready: {
       mutation: { ...mutation, op },
