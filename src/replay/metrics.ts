@@ -3,7 +3,7 @@ import { Counter, Gauge, Histogram, type Registry } from "prom-client";
 
 import { inTenant } from "../platform/db.ts";
 import type { Database } from "../platform/schema.ts";
-import type { Call } from "../upstream/connector.ts";
+import type { Call, ListCall } from "../upstream/connector.ts";
 import type {
   CreateRecord,
   LookupRecord,
@@ -65,6 +65,8 @@ export function createReplayMetrics(
         remove: observe("delete", (call: RemoveRecord) => upstream.remove(call)),
         read: observe("read", (call: ReadRecord) => upstream.read(call)),
         lookup: observe("lookup", (call: LookupRecord) => upstream.lookup(call)),
+        list: observe("list", (call: ListCall) => upstream.list(call)),
+        readHeld: observe("read", (call: ReadRecord) => upstream.readHeld(call)),
       };
     },
   };

@@ -19,6 +19,11 @@ export interface Connector {
    * an unknown filter with the whole list. Only those that carry the reference are returned.
    */
   lookup(call: LookupCall): Promise<UpstreamRecord[]>;
+  /**
+   * One page of the entity's records. A page may be shorter than was asked for; an empty one is the last. A server that
+   * ignores what page it is asked for answers the same one for ever: who goes through the pages has to notice that.
+   */
+  list(call: ListCall): Promise<UpstreamPage>;
   /** Closes the connections. Calls in flight fail. */
   close(): Promise<void>;
 }
@@ -74,6 +79,17 @@ export interface ReadCall extends Call {
 export interface LookupCall extends Call {
   /** `urn:uuid:…`, as it was written at the entity's `reference` pointer. */
   tempId: string;
+}
+
+export interface ListCall extends Call {
+  /** The `next` of the page before; undefined for the first. */
+  after?: string | undefined;
+}
+
+export interface UpstreamPage {
+  records: UpstreamRecord[];
+  /** Names the page that follows, to this connector alone; undefined when there is none. */
+  next: string | undefined;
 }
 
 /** A record as the upstream holds it. */

@@ -1,6 +1,6 @@
 import type { Disposition, UpstreamError } from "./connector.ts";
 
-export type Operation = "create" | "update" | "delete" | "read" | "lookup";
+export type Operation = "create" | "update" | "delete" | "read" | "lookup" | "list";
 
 /** What a status above 299 means for a call. */
 export interface Verdict {
@@ -46,6 +46,7 @@ const whenGone: Readonly<Record<Operation, Verdict>> = {
   delete: conflict,
   read: park,
   lookup: park,
+  list: park,
 };
 
 /**

@@ -4,7 +4,15 @@ import type { EntityConfig, UpstreamConfig } from "../platform/config/schema.ts"
 import { TidegateError } from "../platform/errors.ts";
 import { withValueAt } from "../platform/json-text.ts";
 import { createCircuit, type Admission, type CircuitState, type Passage } from "./circuit.ts";
-import { BreakerOpen, UpstreamError, type Call, type Connector, type UpstreamRecord } from "./connector.ts";
+import {
+  BreakerOpen,
+  UpstreamError,
+  type Call,
+  type Connector,
+  type ListCall,
+  type UpstreamPage,
+  type UpstreamRecord,
+} from "./connector.ts";
 import { createLimiter } from "./limiter.ts";
 import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
 import { openRestConnector } from "./rest/rest-connector.ts";
@@ -30,6 +38,12 @@ export interface Upstream {
   read(call: ReadRecord): Promise<UpstreamAnswer | undefined>;
   /** The records that carry our reference: none, the one, or (then a person decides) several. */
   lookup(call: LookupRecord): Promise<UpstreamAnswer[]>;
+  /** One page of the records that the upstream holds, in its own shape. */
+  list(call: ListCall): Promise<UpstreamPage>;
+  /** One of these again; undefined when it is gone. */
+  readHeld(call: ReadRecord): Promise<UpstreamRecord | undefined>;
+  /** The record in the upstream's own shape, as a create would send it. @throws {MappingError} */
+  toBody(entity: string, data: string): Promise<string>;
   circuitState(): CircuitState;
   /** The calls that the breaker would let in at the moment. */
   admits(): Admission;
@@ -167,6 +181,9 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
       const records = await guarded(call, (c) => connector.lookup(c));
       return await Promise.all(records.map((record) => toAnswer(record, entity)));
     },
+    list: (call) => guarded(call, (c) => connector.list(c)),
+    readHeld: (call) => guarded(call, (c) => connector.read(c)),
+    toBody: (entity, data) => entityOf(entity).toUpstream(data),
     circuitState: () => circuit.state(),
     admits: () => circuit.admits(),
     trip: () => circuit.trip(),

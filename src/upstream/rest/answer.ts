@@ -56,9 +56,8 @@ export function knownRecord(
 export function recordsCarrying(answer: HttpAnswer, entity: EntityConfig, tempId: string): UpstreamRecord[] {
   const text = jsonOf(answer);
   if (text === undefined) return [];
-  const list = entity.list?.items === undefined ? text.trim() : textAt(text, entity.list.items);
-  if (!list?.startsWith("[")) throw unusable("the search was not answered with a list", "park", answer);
-  const items = slicesAt(list).map(({ start, end }) => list.slice(start, end));
+  const items = itemsIn(text, entity);
+  if (!items) throw unusable("the search was not answered with a list", "park", answer);
   const ours = items.filter((item) => carries(item, entity, tempId));
   if (ours.length === 0 && items.length > 0 && mayHaveMorePages(answer, entity, items.length)) {
     throw unusable("the upstream ignores the search's filter and answers in pages", "park", answer);
@@ -68,6 +67,13 @@ export function recordsCarrying(answer: HttpAnswer, entity: EntityConfig, tempId
     if (!id) throw unusable("a record with our reference has no ID", "park", answer);
     return { id, version: versionIn(body, entity), body };
   });
+}
+
+/** The records of a list, as they stand in the answer; undefined when it has none where it should. */
+export function itemsIn(text: string, { list }: EntityConfig): string[] | undefined {
+  const items = list?.items === undefined ? text.trim() : textAt(text, list.items);
+  if (!items?.startsWith("[")) return undefined;
+  return slicesAt(items).map(({ start, end }) => items.slice(start, end));
 }
 
 function carries(item: string, { reference }: EntityConfig, tempId: string): boolean {
@@ -82,7 +88,7 @@ function mayHaveMorePages({ headers }: HttpAnswer, { list }: EntityConfig, items
 }
 
 /** IDs are text: a number's digits are taken as they were sent, also beyond 2^53. */
-function idIn(body: string | undefined, { id: pointer }: EntityConfig): string | undefined {
+export function idIn(body: string | undefined, { id: pointer }: EntityConfig): string | undefined {
   const token = body === undefined ? undefined : textAt(body, pointer);
   if (token === undefined) return undefined;
   if (token.startsWith('"')) return JSON.parse(token) as string;
@@ -119,7 +125,7 @@ function versionOf(
   return body === undefined ? undefined : versionIn(body, entity);
 }
 
-function versionIn(body: string, { version }: EntityConfig): string | undefined {
+export function versionIn(body: string, { version }: EntityConfig): string | undefined {
   if (!version || !("pointer" in version)) return undefined;
   const token = textAt(body, version.pointer);
   return token?.startsWith('"') ? (JSON.parse(token) as string) : token;
@@ -129,12 +135,12 @@ function objectOrUndefined(body: string | undefined): string | undefined {
   return body?.trimStart().startsWith("{") ? body : undefined;
 }
 
-function headerOf(headers: HttpAnswer["headers"], name: string): string | undefined {
+export function headerOf(headers: HttpAnswer["headers"], name: string): string | undefined {
   const value = headers[name];
   return Array.isArray(value) ? value[0] : value;
 }
 
-function unusable(
+export function unusable(
   message: string,
   disposition: "retry" | "park",
   { status, excerpt }: { status: number; excerpt?: string },

@@ -333,3 +333,100 @@ describe("lookup", () => {
     expect(await failureOf(connector.lookup({ ...key, tempId }))).toMatchObject({ disposition: "park" });
   });
 });
+
+describe("list", () => {
+  const list = { page: "page", size: "size" };
+  const records = Array.from({ length: 7 }, (_, n) => `{"id":${n + 1},"n":9007199254740993}`);
+
+  async function walk(connector: Connector): Promise<{ ids: string[]; pages: number }> {
+    const ids: string[] = [];
+    let pages = 0;
+    let after: string | undefined;
+    do {
+      const page = await connector.list({ ...key, after });
+      ids.push(...page.records.map(({ id }) => id));
+      after = page.next;
+      pages++;
+    } while (after !== undefined);
+    return { ids, pages };
+  }
+
+  test.each([1, 2, 3, 6, 7, 8, 100])(
+    "goes through pages of %i by number, up to the empty one",
+    async (cap) => {
+      const { upstream, connector } = await setup({ entity: { list } }, { pages: { cap } });
+      upstream.seed("activities", records);
+      const { ids, pages } = await walk(connector);
+      expect(ids).toEqual(["1", "2", "3", "4", "5", "6", "7"]);
+      expect(pages).toBe(Math.ceil(7 / cap) + 1);
+      expect(upstream.requests[0]?.path).toBe("/activities?page=1&size=100");
+    },
+  );
+
+  test("follows links where there are some, also without a page's number", async () => {
+    const { upstream, connector } = await setup({ entity: { list: {} } }, { pages: { cap: 3, links: true } });
+    upstream.seed("activities", records);
+    expect((await walk(connector)).ids).toHaveLength(7);
+    expect(upstream.requests.map(({ path }) => path)).toEqual([
+      "/activities",
+      "/activities?page=2",
+      "/activities?page=3",
+    ]);
+  });
+
+  test.each([
+    ['<https://elsewhere.example/activities?page=2>; rel="next"', "another origin"],
+    ["<http://[>; rel=next", "another origin"],
+  ])("does not go to %s", async (link, message) => {
+    const { upstream, connector } = await setup({ entity: { list } });
+    upstream.script({}, faults.status(200, { body: '[{"id":1}]', headers: { link } }));
+    const failure = await failureOf(connector.list(key));
+    expect(failure).toMatchObject({ disposition: "park" });
+    expect(failure.message).toContain(message);
+  });
+
+  test.each([
+    ['</a?c=x>; title="a, <b>"; rel="prev next"', "/a?c=x"],
+    ["</first>; rel=first, </second>;rel=NEXT;foo", "/second"],
+    ['</a>; rel="nextish"', undefined],
+    ['</a>; title="rel=next"', undefined],
+    ["no link", undefined],
+  ])("reads the link %s as %s", async (link, next) => {
+    const { upstream, connector } = await setup({ entity: { list: {} } });
+    upstream.script({}, faults.status(200, { body: '[{"id":1}]', headers: { link } }));
+    expect((await connector.list(key)).next).toBe(next);
+  });
+
+  test("an only page that says that there is more is an error, not a short list", async () => {
+    const { upstream, connector } = await setup({ entity: { list: {} } }, { pages: { cap: 3, total: true } });
+    upstream.seed("activities", records);
+    expect(await failureOf(connector.list(key))).toMatchObject({ disposition: "park" });
+  });
+
+  test("takes the records from where they are, each with its ID and version as text", async () => {
+    const entity = { list: { items: "/data/items" }, version: { pointer: "/v" } };
+    const { upstream, connector } = await setup({ entity });
+    const record = '{"id":9007199254740993, "v":7}';
+    upstream.script({}, faults.status(200, { body: `{"data":{"items":[${record}]}}` }));
+    expect(await connector.list(key)).toEqual({
+      records: [{ id: "9007199254740993", version: "7", body: record }],
+      next: undefined,
+    });
+  });
+
+  test.for([
+    ["no list", '{"items":[]}'],
+    ["nothing", ""],
+    ["a record without an ID", '[{"id":1},{"no":2}]'],
+  ] as const)("an answer with %s is no list", async ([, body]) => {
+    const { upstream, connector } = await setup({ entity: { list: {} } });
+    upstream.script({}, faults.status(200, { body }));
+    expect(await failureOf(connector.list(key))).toMatchObject({ disposition: "park" });
+  });
+
+  test("a 404 is no empty list", async () => {
+    const { upstream, connector } = await setup({ entity: { list } });
+    upstream.script({}, faults.status(404));
+    expect(await failureOf(connector.list(key))).toMatchObject({ disposition: "park", status: 404 });
+  });
+});

@@ -7,6 +7,7 @@ import { excerptOf } from "../redact.ts";
 import { retryAfterMs } from "../retry-after.ts";
 import { createdRecord, knownRecord, recordsCarrying } from "./answer.ts";
 import { absenceHeader, conditionHeader, headersOf, keyHeader } from "./headers.ts";
+import { firstPage, pageOf } from "./pages.ts";
 import { urlsOf, type EntityUrls } from "./urls.ts";
 
 interface Entity extends EntityConfig {
@@ -29,7 +30,8 @@ export function openRestConnector(config: UpstreamConfig): Connector {
       { ...entity, urls: urlsOf(config.baseUrl, entity) },
     ]),
   );
-  const client = openHttpClient(new URL(config.baseUrl).origin, {
+  const { origin } = new URL(config.baseUrl);
+  const client = openHttpClient(origin, {
     connections: config.concurrency,
     timeoutMs: config.timeoutMs,
   });
@@ -95,6 +97,12 @@ export function openRestConnector(config: UpstreamConfig): Connector {
       }
       const answer = await send("lookup", call, { method: "GET", path });
       return recordsCarrying(answer, entity, call.tempId);
+    },
+    async list(call) {
+      const entity = entityOf(call);
+      const path = call.after ?? firstPage(entity.urls.collection, entity.list);
+      const answer = await send("list", call, { method: "GET", path });
+      return pageOf(answer, entity, { url: new URL(path, origin), isFirst: call.after === undefined });
     },
     close: () => client.close(),
   };
