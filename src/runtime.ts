@@ -101,7 +101,12 @@ async function open(
     const shared = { db, codec: plainCodec, backend, hints, log, metrics };
     const opening = { config, metrics, log, onClose };
     if (wakeShadow) {
-      const worker = startShadowWorker({ ...shared, wake: wakeShadow, shadows: openShadows(opening) });
+      const worker = startShadowWorker({
+        ...shared,
+        wake: wakeShadow,
+        shadows: openShadows(opening),
+        secrets: environment.fingerprintSecrets,
+      });
       onClose(() => worker.close());
     }
     const worker = startReplayWorker({

@@ -173,6 +173,16 @@ export const errorCodes = {
     cause: "A call ended without a usable answer on an upstream that can't tell whether it took effect.",
     action: "Compare the record in the upstream with the evidence and decide: done, send again, or give up.",
   },
+  "match-unclear": {
+    status: 409,
+    title: "It is not clear which of a shadow's records this is",
+    cause:
+      "Several records that the shadow held before have the value at `match`, another record was paired with the one that " +
+      "has it, or the list of these records was made under another `match` or another secret.",
+    action:
+      "See docs/runbooks/parked-mutations.md: correct the shadow's records and send again, name the record, or leave the " +
+      "change out.",
+  },
   "upstream-unexpected": {
     status: 502,
     title: "The upstream answered in a way that nobody foresaw",

@@ -23,6 +23,8 @@ export interface Database {
   shadow: ShadowTable;
   shadow_seed: ShadowSeedTable;
   shadow_record: ShadowRecordTable;
+  shadow_listing: ShadowListingTable;
+  shadow_listed: ShadowListedTable;
 }
 
 export interface InstallationTable {
@@ -267,4 +269,27 @@ export interface ShadowRecordTable {
   deleted: boolean;
   is_incomplete: boolean;
   changed_at: Timestamp;
+}
+
+export interface ShadowListingTable {
+  tenant_id: string;
+  upstream_id: string;
+  entity: string;
+  pointer: string;
+  secret_id: string;
+  next_page: string | null;
+  pass: Generated<number>;
+  found_new: Generated<boolean>;
+  finished_at: Timestamp | null;
+  created_at: Timestamp;
+}
+
+export interface ShadowListedTable {
+  tenant_id: string;
+  upstream_id: string;
+  entity: string;
+  own_id: string;
+  value_hash: Buffer | null;
+  seen_in: number;
+  taken_by: string | null;
 }

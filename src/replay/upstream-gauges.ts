@@ -81,15 +81,30 @@ async function readFigures(
   return figures;
 }
 
-/** Of the upstream `u.id`; null when it has no lanes of a shadow. */
+/** Of the upstream `u.id`; null when it is no shadow. */
 function lagOf(tenantId: string) {
   return sql`
-    select max(case
+    select max(positions) as positions, max(seconds)::float8 as seconds
+    from (${lagOfLanes(tenantId)} union all ${lagBeforeLanes(tenantId)}) lag`;
+}
+
+/** It has been told of, and what it holds is being listed. */
+function lagBeforeLanes(tenantId: string) {
+  return sql`
+    select head.position - s.follows_from + 1 as positions, extract(epoch from now() - s.created_at) as seconds
+    from shadow s
+    join feed_head head on head.tenant_id = ${tenantId}
+    where s.tenant_id = ${tenantId} and s.upstream_id = u.id and s.listed_at is null`;
+}
+
+function lagOfLanes(tenantId: string) {
+  return sql`
+    select case
         when seed.position is not null then head.position - l.follows_from - seed.position
         when next.position is not null then head.position - next.position + 1
-        else 0 end) as positions,
-      max(coalesce(extract(epoch from now() - case when seed.position is not null then s.created_at
-        else next.created_at end), 0))::float8 as seconds
+        else 0 end as positions,
+      coalesce(extract(epoch from now() - case when seed.position is not null then s.created_at
+        else next.created_at end), 0) as seconds
     from lane l
     join shadow s on s.tenant_id = ${tenantId} and s.upstream_id = l.upstream_id
     join feed_head head on head.tenant_id = ${tenantId}

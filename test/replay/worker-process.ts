@@ -33,7 +33,7 @@ export async function startWorkerProcess({ environment }: TestGateway): Promise<
       TIDEGATE_CONFIG: environment.configPath,
       TIDEGATE_ROLE: "worker",
       TIDEGATE_CURSOR_SECRET: unusedSecret,
-      TIDEGATE_FINGERPRINT_SECRET: unusedSecret,
+      TIDEGATE_FINGERPRINT_SECRET: environment.fingerprintSecrets.join(","),
     },
   });
   // For a run that is interrupted: nobody waits for promises then.

@@ -10,8 +10,9 @@ export interface LaterPair extends Pair {
 export async function startLater(
   queues: "postgres" | "redis",
   config: Parameters<typeof withShadow>[2],
+  ofShadow: Parameters<typeof startSystems>[0] = {},
 ): Promise<LaterPair> {
-  const [primary, shadow] = await startSystems();
+  const [primary, shadow] = await startSystems(ofShadow);
   const gateway = await startGateway({ queues, upstreams: onlyPrimary(primary.url, config) });
   const { redisUrl } = gateway.environment;
   let later: TestGateway | undefined;

@@ -78,9 +78,11 @@ export async function startPair(
   };
 }
 
-export async function startSystems(): Promise<[ScriptedUpstream, ScriptedUpstream]> {
+export async function startSystems(
+  ofShadow: StoreOptions = {},
+): Promise<[ScriptedUpstream, ScriptedUpstream]> {
   const primary = await startScriptedUpstream(storeOptions);
-  const shadow = await startScriptedUpstream(storeOptions);
+  const shadow = await startScriptedUpstream({ ...storeOptions, ...ofShadow });
   shadow.seed("elsewhere", ['{"id":7000}']);
   return [primary, shadow];
 }

@@ -4,11 +4,18 @@ import { expect, test } from "vitest";
 
 import { inTenant, openDatabase } from "../../src/platform/db.ts";
 import { hasMoreToFollow } from "../../src/replay/shadows/log.ts";
+import { partnersSql } from "../../src/replay/shadows/partners.ts";
 import { createTestDatabase } from "../fixtures/postgres.ts";
 
 const seeds = `
   insert into tidegate.shadow_seed (tenant_id, upstream_id, partition, position, entity, server_id)
   select 'ours', 'next', n % 16, -n, 'activity', n::text from generate_series(1, 5000) n`;
+
+const heldBefore = `
+  insert into tidegate.shadow_listing (tenant_id, upstream_id, entity, pointer, secret_id)
+  values ('ours', 'next', 'mentor', '/memberNo', 'secret');
+  insert into tidegate.shadow_listed (tenant_id, upstream_id, entity, own_id, value_hash, seen_in)
+  select 'ours', 'next', 'mentor', n::text, decode(md5(n::text), 'hex'), 1 from generate_series(1, 50000) n`;
 
 test("whether a lane has more to follow is read from the keys' own indexes, however long the lists are", async () => {
   const database = await createTestDatabase();
@@ -27,6 +34,37 @@ test("whether a lane has more to follow is read from the keys' own indexes, howe
     expect(plan).toContain("shadow_seed_pkey");
     expect(plan).toContain("applied_change_pkey");
     expect(plan).not.toContain("shadow_seed_by_record");
+  } finally {
+    await db.destroy();
+    await owner.end();
+    await database.drop();
+  }
+});
+
+test("what a record may be paired with is read by its value, also before anybody has counted what the shadow held", async () => {
+  const database = await createTestDatabase();
+  const owner = new Client({ connectionString: database.superuserUrl });
+  await owner.connect();
+  const db = openDatabase(database.serviceUrl, { poolMax: 1, onError: () => undefined });
+  const asked = { tenantId: "ours", upstreamId: "next", entity: "mentor" };
+  const hashes = [{ id: "secret", hash: "00ff" }];
+  const planOf = async (): Promise<string> =>
+    await inTenant(db, "ours", async (trx) => {
+      const { rows } = await sql<
+        Record<string, string>
+      >`explain ${partnersSql({ ...asked, hashes })}`.execute(trx);
+      return rows.map((row) => row["QUERY PLAN"]).join("\n");
+    });
+  try {
+    await owner.query(heldBefore);
+    for (const next of ["select", "analyze tidegate.shadow_listed"]) {
+      await owner.query(next);
+      const plan = await planOf();
+      expect(plan).toMatch(
+        /Index Scan using shadow_listed_by_value on .*\n.*Index Cond:.*value_hash = .*upstream_id = /,
+      );
+      expect(plan).not.toContain("Seq Scan");
+    }
   } finally {
     await db.destroy();
     await owner.end();

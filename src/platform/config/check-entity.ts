@@ -80,12 +80,13 @@ function checkJsonata(expression: string, path: Path, report: Report): void {
 }
 
 function checkSupported(entity: EntityConfig, { path, role, report }: EntityAt): void {
-  // A shadow that did not pair what it holds would get all of it once more.
-  if (role === "shadow" && "match" in entity)
-    report.problem([...path, "match"], "this version does not pair records that a shadow held before yet");
+  const pairs = role === "shadow" && "match" in entity;
+  if (pairs && !("list" in entity))
+    report.problem([...path, "match"], "needs `list`: what the shadow held before has to be listed");
   if (report.sound(path, "conflict") && entity.conflict !== "reject")
     report.problem([...path, "conflict"], "this version knows `reject` only");
-  for (const key of ["list", "match", "reconcile"] as const)
-    if (key in entity && !(key === "match" && role === "shadow"))
-      report.warning([...path, key], "this version does not act on it yet");
+  if (!pairs && "match" in entity)
+    report.warning([...path, "match"], "pairs records in a shadow only, and this is not one");
+  for (const key of pairs ? (["reconcile"] as const) : (["list", "reconcile"] as const))
+    if (key in entity) report.warning([...path, key], "this version does not act on it yet");
 }

@@ -39,7 +39,7 @@ const broken: [string, string, ...string[]][] = [
   ["pauses upside down", withUpstream("retry: { baseMs: 10, capMs: 5 }"), `12:16 ${crm}.retry: \`baseMs\` must not exceed`],
   ["no primary", minimal.join("\n").replace("role: primary", "role: shadow"), "8:5 tenants.hlf.upstreams: one of the upstreams must"],
   ["a primary that follows", withUpstream("follow: true"), `12:17 ${crm}.follow: is for shadows, and this is not one`],
-  ["pairs with a shadow", `${minimal.join("\n")}\n      erp: { role: shadow, kind: rest, baseUrl: "http://erp", entities: { a: { path: /a, id: /id, match: /no } } }`, "17:106 tenants.hlf.upstreams.erp.entities.a.match: this version does not pair records"],
+  ["pairs with a shadow", `${minimal.join("\n")}\n      erp: { role: shadow, kind: rest, baseUrl: "http://erp", entities: { a: { path: /a, id: /id, match: /no } } }`, "17:106 tenants.hlf.upstreams.erp.entities.a.match: needs `list`"],
   ["a second primary", `${minimal.join("\n")}\n      erp: { role: primary, kind: rest, baseUrl: "http://erp", entities: { a: { path: /a, id: /id } } }`, "17:20 tenants.hlf.upstreams.erp.role: a tenant has one primary, and `crm` is it already"],
   ["OData", minimal.join("\n").replace("kind: rest", "kind: odata"), `11:15 ${crm}.kind: this version does not speak OData`],
   ["a connector of one's own", withUpstream("module: ./x.ts"), `12:17 ${crm}.module: this version does not load`],

@@ -75,11 +75,17 @@ describe("what loads", () => {
     const entity = "tenants.hlf.upstreams.crm.entities.activity";
     expect(warnings.map((line) => line.replace(/: this version does not act on it yet.*/, ""))).toEqual([
       "tidegate.yaml:26:15 tenants.hlf.upstreams.crm.poll",
-      `tidegate.yaml:37:20 ${entity}.match`,
+      `tidegate.yaml:37:20 ${entity}.match: pairs records in a shadow only, and this is not one`,
       `tidegate.yaml:38:36 ${entity}.references["/mentor"]: the upstream has no such entity`,
       `tidegate.yaml:39:19 ${entity}.list`,
       `tidegate.yaml:45:24 ${entity}.reconcile`,
     ]);
+  });
+
+  test("a shadow acts on `match`, and on `list` with it", () => {
+    const shadow = `
+      erp: { role: shadow, kind: rest, baseUrl: "http://erp", entities: { activity: { path: /a, id: /id, match: /no, list: {} } } }`;
+    expect(load(minimal.join("\n") + shadow).warnings).toEqual([]);
   });
 
   test.each(["config/demo.yaml", "config/example.yaml"])("%s loads", (path) => {

@@ -119,12 +119,22 @@ export type ListConfig = Type.Static<typeof ListConfig>;
 export const ListConfig = Type.Object(
   {
     since: Type.Optional(text("The query parameter that asks for what changed since a time.")),
-    page: Type.Optional(text("The query parameter of the page's number.")),
-    size: Type.Optional(text("The query parameter of the page's size.")),
+    page: Type.Optional(
+      text(
+        "The query parameter of the page's number, counted from 1; behind the last page the list must be empty. Without " +
+          "it, the answers' links (`rel=next`) are followed.",
+      ),
+    ),
+    size: Type.Optional(text("The query parameter of the page's size. 100 are asked for; fewer may come.")),
     items: Type.Optional(jsonPointer("Where the answer holds the records. Without it: the answer itself.")),
     updatedAt: Type.Optional(jsonPointer("When a record was last changed.")),
   },
-  { ...closed, description: "How the upstream lists records. This version does not act on it yet." },
+  {
+    ...closed,
+    description:
+      "How the upstream lists records. This version acts on it in a shadow's entity with `match`, and there not on " +
+      "`since` and `updatedAt`.",
+  },
 );
 
 export type ReconcileConfig = Type.Static<typeof ReconcileConfig>;
@@ -172,7 +182,8 @@ export const EntityConfig = Type.Object(
     ),
     match: Type.Optional(
       jsonPointer(
-        "Pairs records that existed in several upstreams before. This version does not act on it yet; in a shadow it is refused.",
+        "For shadows: the field of the shadow's record by which the records that it held before it was added are paired " +
+          "with the primary's, e.g. /memberNo. Needs `list`. Has to be there when the shadow is added.",
       ),
     ),
     references: Type.Optional(

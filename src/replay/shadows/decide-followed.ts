@@ -50,7 +50,7 @@ export async function decideFollowed(
 /** What the shadow calls the record then; or why that can't be. */
 async function toFollow(
   slice: Slice,
-  { entry: { mutation, author, change }, key, op, own }: Plan,
+  { entry: { mutation, author, change }, key, op, own, config }: Plan,
   { recordId }: OpenCommand,
 ): Promise<ShadowRecordWrite | string> {
   const { upstreamId } = slice.claim;
@@ -59,7 +59,8 @@ async function toFollow(
   const reached = isSeed ? (own?.reached ?? 0) : change.reached;
   if (own) {
     // Its version is found out by the next change.
-    return { ...own, upstreamId, version: null, reached, deleted: op === "delete", isIncomplete: false };
+    const isGone = { deleted: op === "delete", isIncomplete: false, mayBeListed: false };
+    return { ...own, upstreamId, version: null, reached, ...isGone };
   }
   if (recordId === null) return "it is not known which record this is";
   const holder = await whileLeased(slice, () =>
@@ -69,5 +70,7 @@ async function toFollow(
   const found = await readIfPossible(slice, { mutation, author }, recordId);
   if (found === "gone") return "the shadow has no such record";
   const version = found?.version ?? null;
-  return { ...key, upstreamId, ownId: recordId, version, reached, deleted: false, isIncomplete: isSeed };
+  const mayBeListed = config.match !== undefined;
+  const isThere = { deleted: false, isIncomplete: isSeed, mayBeListed };
+  return { ...key, upstreamId, ownId: recordId, version, reached, ...isThere };
 }

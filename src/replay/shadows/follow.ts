@@ -1,4 +1,5 @@
 import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamError } from "../../upstream/connector.ts";
 import { released } from "../decide.ts";
 import { beginTurn, deliveryOf, settleUnsent, stayParked, type ReplayEntry } from "../drain.ts";
 import type { Judges } from "../judge.ts";
@@ -12,14 +13,23 @@ import { replayOne } from "../step.ts";
 import type { Verdict } from "../verdict.ts";
 import { decideFollowed } from "./decide-followed.ts";
 import type { FollowedEntry } from "./log.ts";
-import { prepareFollowed, type ReadyChange } from "./prepare-followed.ts";
+import { pairWithListed, type Pairing } from "./pair.ts";
+import type { Partners } from "./partners.ts";
+import { prepareFollowed, type PreparedChange, type ReadyChange } from "./prepare-followed.ts";
+
+export interface Followed {
+  primary: UpstreamConfig;
+  /** What the shadow held before. */
+  partners: Partners;
+}
 
 /**
  * Carries what the primary took to a shadow, one entry of the log at a time. What the shadow refuses, and what is unclear,
  * is parked there for a person; later changes of the same record are held, and the rest goes on. What a person decides
  * comes before the log, and what was held behind it follows in order.
  */
-export function follower(primary: UpstreamConfig): ReplayEntry {
+export function follower(followed: Followed): ReplayEntry {
+  const { primary } = followed;
   return async (slice, entry, isLast) => {
     if (!("change" in entry)) throw new Error("a shadow's lane has read a client's log");
     const { mutation } = entry;
@@ -30,11 +40,64 @@ export function follower(primary: UpstreamConfig): ReplayEntry {
       if (step) return step;
     }
     if (known?.state === "parked" && !slice.command) return await stayParked(slice, known);
-    const prepared = await prepareFollowed(slice, entry, primary);
+    const prepared = await prepareOrPair(slice, entry, followed, known);
     if (prepared.kind === "nothing") return await passOver(slice, entry, isLast);
     if (prepared.kind === "ready") return await carry(slice, prepared, isLast);
+    if (prepared.kind === "failed") return await withoutLook(slice, prepared, known, isLast);
     return await settleUnsent(slice, { ...mutation, op: prepared.op }, prepared, known, isLast);
   };
+}
+
+interface Unlooked {
+  kind: "failed";
+  change: ReadyChange;
+  error: UpstreamError;
+}
+
+/** A record that would be created may be one that the shadow held before: then it is changed. */
+async function prepareOrPair(
+  slice: Slice,
+  entry: FollowedEntry,
+  { primary, partners }: Followed,
+  known: OpenDelivery | undefined,
+): Promise<PreparedChange | Unlooked> {
+  const change = await prepareFollowed(slice, entry, primary);
+  if (change.kind !== "ready" || change.ready.mutation.op !== "create") return change;
+  const { config, recordKey } = change.ready;
+  // What was sent before was a create: what it came to is found out as usual, whatever a seed's record says by now.
+  const wasSent = known !== undefined && (known.possiblySent || known.state === "sending");
+  const pairing: Pairing = wasSent ? { kind: "none" } : await pairWithListed(slice, change, partners);
+  switch (pairing.kind) {
+    case "none":
+      return config.create.enabled ? change : { kind: "nothing" };
+    case "paired":
+      return await prepareFollowed(slice, entry, primary);
+    case "unclear":
+      return { kind: "misfit", problem: pairing.problem, op: "create", recordKey, refersTo: [] };
+    case "failed":
+      return { ...pairing, change };
+  }
+}
+
+/** Whether there is such a record could not be looked up. Nothing was sent. */
+async function withoutLook(
+  slice: Slice,
+  { change: { ready }, error }: Unlooked,
+  known: OpenDelivery | undefined,
+  isLast: boolean,
+): Promise<Step> {
+  const place = placeOf(ready);
+  const failed = { error, history: undefined };
+  if (error.systemic || error.disposition === "retry")
+    return await retryLater(slice, place, { ...failed, afterMs: error.retryAfterMs }, known);
+  const detail = "The record that it may be could not be read in the shadow.";
+  return await park(
+    slice,
+    place,
+    { ...failed, problem: problem("upstream-unexpected", detail) },
+    known,
+    isLast,
+  );
 }
 
 /** The shadow has it already, or is not meant to have it. */
@@ -100,6 +163,7 @@ async function settleApplied(
     reached: ready.mutation.seq < 0 && delivery?.possiblySent ? 0 : reached,
     deleted: ready.mutation.op === "delete",
     isIncomplete,
+    mayBeListed: ready.config.match !== undefined && ready.mutation.op === "create",
   };
   const outcome = { mutationId: place.mutationId, status: "applied" as const, isNew: true };
   try {

@@ -15,7 +15,7 @@ import {
   withOwnNames,
   type Names,
 } from "./own-names.ts";
-import { referenceOf, type ShadowRecord } from "./records.ts";
+import { pairedOnly, referenceOf, type ShadowRecord } from "./records.ts";
 
 /** A change in the shadow's own names, ready to be sent. */
 export interface ReadyChange {
@@ -85,7 +85,10 @@ export async function planFollowed(
   if (blocker) return { kind: "held", blockedBy: blocker.mutationId, ...keysOf({ key, op: mutation.op }) };
   const own = (await readShadowRecords(slice, [key])).get(recordKey(key));
   const plan = planOf(slice, { entry, key, config, own }, atPrimary);
-  return plan && config[plan.op].enabled ? plan : nothing;
+  // What the shadow held before is paired also where nothing is created.
+  const mayAct = (op: Operation): boolean =>
+    config[op].enabled || (op === "create" && config.match !== undefined);
+  return plan && mayAct(plan.op) ? plan : nothing;
 }
 
 async function readShadowRecords(slice: Slice, keys: RecordKey[]): Promise<Map<string, ShadowRecord>> {
@@ -113,7 +116,8 @@ function planOf(
     return { ...plan, op: "create", data };
   }
   const followed = upstream.config.follow === true ? change.others : undefined;
-  const data = bare(followed ?? mutation.data ?? change.whole);
+  const changed = own.reached === pairedOnly ? change.whole : (followed ?? mutation.data ?? change.whole);
+  const data = bare(changed);
   const changesNothing = isObject(data) && slicesAt(data).length === 0;
   return changesNothing ? undefined : { ...plan, op: "update", data };
 }

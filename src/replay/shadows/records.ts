@@ -19,7 +19,12 @@ export interface ShadowRecord extends RecordKey {
 
 export interface ShadowRecordWrite extends ShadowRecord {
   upstreamId: string;
+  /** It may be one that the shadow held before, of which it is noted that it is taken. */
+  mayBeListed: boolean;
 }
+
+/** What a record has reached that is paired, and no more: nothing was carried to it yet. */
+export const pairedOnly = -1;
 
 /** Our own name, a bare UUID, for a record that no client gave a temp ID. */
 export function referenceOf(key: RecordKey): string {
@@ -42,6 +47,27 @@ export async function writeShadowRecords(
     on conflict (tenant_id, upstream_id, entity, server_id) do update set own_id = excluded.own_id,
       version = excluded.version, reached = excluded.reached, deleted = excluded.deleted,
       is_incomplete = excluded.is_incomplete, changed_at = now()`.execute(trx);
+  await noteTaken(
+    trx,
+    tenantId,
+    writes.filter(({ mayBeListed }) => mayBeListed),
+  );
+}
+
+/** However a record came by its ID, nothing else is paired with it. */
+async function noteTaken(
+  trx: Transaction<Database>,
+  tenantId: string,
+  writes: ShadowRecordWrite[],
+): Promise<void> {
+  if (writes.length === 0) return;
+  await sql`
+    update shadow_listed l set taken_by = w.server_id
+    from unnest(${writes.map(({ upstreamId }) => upstreamId)}::text[], ${writes.map(({ entity }) => entity)}::text[],
+      ${writes.map(({ serverId }) => serverId)}::text[], ${writes.map(({ ownId }) => ownId)}::text[])
+      as w (upstream_id, entity, server_id, own_id)
+    where l.tenant_id = ${tenantId} and l.upstream_id = w.upstream_id and l.entity = w.entity and l.own_id = w.own_id
+      and l.taken_by is null`.execute(trx);
 }
 
 /** What is known in a shadow of the records among `keys`, by `recordKey`. */

@@ -15,15 +15,22 @@ export interface ShadowId {
 /**
  * Adds a shadow, unless it was added before: from a position on everything is logged for it, the records that exist then
  * are listed to be seeded, and it gets its lanes. A process that dies in the middle has another do the rest.
+ *
+ * @param beforeSeeds is done between the two: nothing goes to the shadow before. With false, the rest is left to others.
+ * @returns whether it is added.
  */
 export async function addShadow(
   db: Kysely<Database>,
   id: ShadowId,
   configs: { shadow: UpstreamConfig; primary: UpstreamConfig },
-): Promise<void> {
+  beforeSeeds: () => Promise<boolean>,
+): Promise<boolean> {
   const isListed = await readIsListed(db, id);
+  if (isListed === true) return true;
   if (isListed === undefined) await beginLog(db, id);
-  if (isListed !== true) await listSeeds(db, id, seedOrder(configs.shadow, configs.primary));
+  if (!(await beforeSeeds())) return false;
+  await listSeeds(db, id, seedOrder(configs.shadow, configs.primary));
+  return true;
 }
 
 async function readIsListed(db: Kysely<Database>, id: ShadowId): Promise<boolean | undefined> {

@@ -4,10 +4,11 @@ import type { Upstream } from "../../upstream/upstream.ts";
 import type { OverdueLane } from "../due.ts";
 import { shadowQueue } from "../wake.ts";
 import { startReplayWorker, type ReplayDeps, type ReplayWorker, type Served } from "../worker.ts";
+import { addInTime } from "./adding.ts";
 import { follower } from "./follow.ts";
 import { laneIdOf } from "./log.ts";
 import { readOverdueShadowLanes } from "./overdue.ts";
-import { addShadow } from "./register.ts";
+import { createPartners } from "./partners.ts";
 
 /** A shadow with the primary that it follows. */
 export interface Shadow {
@@ -18,24 +19,20 @@ export interface Shadow {
 
 export interface ShadowDeps extends Omit<ReplayDeps, "queue" | "served" | "readOverdue" | "onRecord"> {
   shadows: readonly Shadow[];
+  /** The secrets that values of what shadows held before are kept under, newest first. */
+  secrets: readonly string[];
 }
 
-/** Starts draining the shadows' lanes; those that are new are added by the first sweep. */
-export function startShadowWorker({ shadows, ...deps }: ShadowDeps): ReplayWorker {
+/** Starts draining the shadows' lanes; those that are new are added beside it. */
+export function startShadowWorker({ shadows, secrets, ...deps }: ShadowDeps): ReplayWorker {
   const served = shadows.map(({ tenantId, upstream, primary }): Served => {
     const laneIds = Array.from({ length: partitions }, (_, n) => laneIdOf(tenantId, upstream.id, n));
-    return { tenantId, upstream, laneIds, replay: follower(primary) };
+    const partners = createPartners(deps.db, { tenantId, upstreamId: upstream.id }, secrets);
+    return { tenantId, upstream, laneIds, replay: follower({ primary, partners }) };
   });
-  const added = new Set<Shadow>();
 
   async function readOverdue(tenantId: string): Promise<OverdueLane[]> {
-    const own = shadows.filter((shadow) => shadow.tenantId === tenantId);
-    for (const shadow of own) {
-      if (added.has(shadow)) continue;
-      const { upstream, primary } = shadow;
-      await addShadow(deps.db, { tenantId, upstreamId: upstream.id }, { shadow: upstream.config, primary });
-      added.add(shadow);
-    }
+    const own = served.filter((one) => one.tenantId === tenantId);
     return await readOverdueShadowLanes(
       deps.db,
       tenantId,
@@ -43,5 +40,18 @@ export function startShadowWorker({ shadows, ...deps }: ShadowDeps): ReplayWorke
     );
   }
 
-  return startReplayWorker({ ...deps, queue: shadowQueue, served, readOverdue });
+  const stop = new AbortController();
+  const adding = shadows.map(async (shadow) => {
+    const isAdded = await addInTime({ ...deps, secrets }, shadow, stop.signal);
+    const { laneIds = [] } = served.find(({ upstream }) => upstream === shadow.upstream) ?? {};
+    if (isAdded) for (const laneId of laneIds) deps.wake(shadow.tenantId, laneId);
+  });
+  const worker = startReplayWorker({ ...deps, queue: shadowQueue, served, readOverdue });
+  return {
+    async close() {
+      stop.abort();
+      await worker.close();
+      await Promise.all(adding);
+    },
+  };
 }
