@@ -94,7 +94,9 @@ function lagBeforeLanes(tenantId: string) {
     select head.position - s.follows_from + 1 as positions, extract(epoch from now() - s.created_at) as seconds
     from shadow s
     join feed_head head on head.tenant_id = ${tenantId}
-    where s.tenant_id = ${tenantId} and s.upstream_id = u.id and s.listed_at is null`;
+    where s.tenant_id = ${tenantId} and s.upstream_id = u.id and not exists (
+      select 1 from lane l where l.tenant_id = ${tenantId} and l.upstream_id = u.id and l.partition is not null
+    )`;
 }
 
 function lagOfLanes(tenantId: string) {

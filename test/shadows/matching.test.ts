@@ -66,12 +66,13 @@ async function open({ database }: Pick<TestGateway, "database">): Promise<Open[]
   return await rowsOf(database, "select * from delivery where upstream_id = 'next' order by seq");
 }
 
+const numbers = ({ records }: ScriptedUpstream): string[] =>
+  records("mentors").map((text) => (JSON.parse(text) as { memberNo: string }).memberNo);
+
 /** But for the shadow's own, by their numbers. */
 async function expectSame(pair: LaterPair, strangers: string[] = []): Promise<void> {
   const held = await bothHold(pair);
   expect(withoutStrangers(held.shadow)).toEqual(held.primary);
-  const numbers = ({ records }: ScriptedUpstream): unknown[] =>
-    records("mentors").map((text) => (JSON.parse(text) as { memberNo?: unknown }).memberNo);
   expect(numbers(pair.shadow).toSorted()).toEqual([...numbers(pair.primary), ...strangers].toSorted());
   expect(await open(pair.gateway)).toEqual([]);
   expect(pair.gateway.log.join("\n")).not.toContain('"level":60');

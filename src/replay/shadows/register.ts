@@ -16,30 +16,38 @@ export interface ShadowId {
  * Adds a shadow, unless it was added before: from a position on everything is logged for it, the records that exist then
  * are listed to be seeded, and it gets its lanes. A process that dies in the middle has another do the rest.
  *
- * @param beforeSeeds is done between the two: nothing goes to the shadow before. With false, the rest is left to others.
+ * @param beforeLanes is done last but one, however long it takes: nothing goes to the shadow before. With false, the rest
+ * is left to others.
  * @returns whether it is added.
  */
 export async function addShadow(
   db: Kysely<Database>,
   id: ShadowId,
   configs: { shadow: UpstreamConfig; primary: UpstreamConfig },
-  beforeSeeds: () => Promise<boolean>,
+  beforeLanes: () => Promise<boolean>,
 ): Promise<boolean> {
-  const isListed = await readIsListed(db, id);
-  if (isListed === true) return true;
-  if (isListed === undefined) await beginLog(db, id);
-  if (!(await beforeSeeds())) return false;
-  await listSeeds(db, id, seedOrder(configs.shadow, configs.primary));
+  const { isBegun, isListed, hasLanes } = await readProgress(db, id);
+  if (hasLanes) return true;
+  if (!isBegun) await beginLog(db, id);
+  if (!isListed) await listSeeds(db, id, seedOrder(configs.shadow, configs.primary));
+  if (!(await beforeLanes())) return false;
+  await makeLanes(db, id);
   return true;
 }
 
-async function readIsListed(db: Kysely<Database>, id: ShadowId): Promise<boolean | undefined> {
-  const { rows } = await inTenant(db, id.tenantId, (trx) =>
-    sql<{ is_listed: boolean }>`
-      select listed_at is not null as is_listed from shadow
-      where tenant_id = ${id.tenantId} and upstream_id = ${id.upstreamId}`.execute(trx),
+async function readProgress(
+  db: Kysely<Database>,
+  { tenantId, upstreamId }: ShadowId,
+): Promise<{ isBegun: boolean; isListed: boolean; hasLanes: boolean }> {
+  const { rows } = await inTenant(db, tenantId, (trx) =>
+    sql<{ is_listed: boolean; has_lanes: boolean }>`
+      select listed_at is not null as is_listed, exists (
+        select 1 from lane where tenant_id = ${tenantId} and lane_id = ${laneIdOf(tenantId, upstreamId, 0)}
+      ) as has_lanes
+      from shadow where tenant_id = ${tenantId} and upstream_id = ${upstreamId}`.execute(trx),
   );
-  return rows[0]?.is_listed;
+  const [row] = rows;
+  return { isBegun: row !== undefined, isListed: row?.is_listed ?? false, hasLanes: row?.has_lanes ?? false };
 }
 
 /** Under the lock of the tenant's counter: every later commit logs what it writes, no earlier one is still open. */
@@ -67,17 +75,13 @@ async function listSeeds(
   { tenantId, upstreamId }: ShadowId,
   order: ReturnType<typeof seedOrder>,
 ): Promise<void> {
-  const lanes = Array.from({ length: partitions }, (_, partition) =>
-    laneIdOf(tenantId, upstreamId, partition),
-  );
   await inTenant(db, tenantId, async (trx) => {
-    const { rows } = await sql<{ follows_from: string }>`
-      select follows_from from shadow
+    const { rows } = await sql`
+      select 1 from shadow
       where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and listed_at is null for update`.execute(
       trx,
     );
-    const [shadow] = rows;
-    if (!shadow) return;
+    if (rows.length === 0) return;
     await sql`
       insert into shadow_seed (tenant_id, upstream_id, partition, position, entity, server_id, is_completion)
       select ${tenantId}, ${upstreamId}, ${partitionSql},
@@ -91,14 +95,24 @@ async function listSeeds(
         join (values (false), (true)) as pass (is_completion) on not pass.is_completion or o.in_circle
       ) listed`.execute(trx);
     await sql`
-      insert into lane (tenant_id, lane_id, upstream_id, partition, position, follows_from)
-      select ${tenantId}, l.lane_id, ${upstreamId}, l.place - 1,
-        coalesce((select min(position) - 1 from shadow_seed
-          where tenant_id = ${tenantId} and upstream_id = ${upstreamId}), 0), ${shadow.follows_from}::bigint
-      from unnest(${lanes}::text[]) with ordinality as l (lane_id, place)
-      on conflict (tenant_id, lane_id) do nothing`.execute(trx);
-    await sql`
       update shadow set listed_at = now()
       where tenant_id = ${tenantId} and upstream_id = ${upstreamId}`.execute(trx);
   });
+}
+
+/** From here on what is listed and logged is carried to the shadow. */
+async function makeLanes(db: Kysely<Database>, { tenantId, upstreamId }: ShadowId): Promise<void> {
+  const lanes = Array.from({ length: partitions }, (_, partition) =>
+    laneIdOf(tenantId, upstreamId, partition),
+  );
+  await inTenant(db, tenantId, (trx) =>
+    sql`
+      insert into lane (tenant_id, lane_id, upstream_id, partition, position, follows_from)
+      select ${tenantId}, l.lane_id, ${upstreamId}, l.place - 1,
+        coalesce((select min(position) - 1 from shadow_seed
+          where tenant_id = ${tenantId} and upstream_id = ${upstreamId}), 0), s.follows_from
+      from shadow s cross join unnest(${lanes}::text[]) with ordinality as l (lane_id, place)
+      where s.tenant_id = ${tenantId} and s.upstream_id = ${upstreamId}
+      on conflict (tenant_id, lane_id) do nothing`.execute(trx),
+  );
 }

@@ -334,22 +334,22 @@ describe("lookup", () => {
   });
 });
 
+async function walk(connector: Connector): Promise<{ ids: string[]; pages: number }> {
+  const ids: string[] = [];
+  let pages = 0;
+  let after: string | undefined;
+  do {
+    const page = await connector.list({ ...key, after });
+    ids.push(...page.records.map(({ id }) => id));
+    after = page.next;
+    pages++;
+  } while (after !== undefined);
+  return { ids, pages };
+}
+
 describe("list", () => {
   const list = { page: "page", size: "size" };
   const records = Array.from({ length: 7 }, (_, n) => `{"id":${n + 1},"n":9007199254740993}`);
-
-  async function walk(connector: Connector): Promise<{ ids: string[]; pages: number }> {
-    const ids: string[] = [];
-    let pages = 0;
-    let after: string | undefined;
-    do {
-      const page = await connector.list({ ...key, after });
-      ids.push(...page.records.map(({ id }) => id));
-      after = page.next;
-      pages++;
-    } while (after !== undefined);
-    return { ids, pages };
-  }
 
   test.each([1, 2, 3, 6, 7, 8, 100])(
     "goes through pages of %i by number, up to the empty one",
