@@ -4,6 +4,7 @@ import type { Kysely } from "kysely";
 
 import { openDatabase } from "../../src/platform/db.ts";
 import type { Database } from "../../src/platform/schema.ts";
+import type { Claim } from "../../src/replay/claim.ts";
 import { listHeld, readUnlisted } from "../../src/replay/shadows/listing.ts";
 import { createPartners } from "../../src/replay/shadows/partners.ts";
 import type { UpstreamError } from "../../src/upstream/connector.ts";
@@ -147,6 +148,28 @@ test("of two that list at once, each page is kept from one of them, and the list
   };
   await expect.poll(both).toBe(true);
   expect(await listed()).toEqual(upTo(11));
+});
+
+test("a record is taken by one other, for as long as the lane is its taker's", async () => {
+  const { system, upstream } = await setup({});
+  fill(system, 1);
+  await listHeld(db, { tenantId, upstream, secrets }, never);
+  await asSuperuser(database.superuserUrl, (client) =>
+    client.query(`insert into tidegate.lane (tenant_id, lane_id, upstream_id, partition, epoch, lease_until)
+      values ('ours', 'a lane', 'next', 0, 5, now())`),
+  );
+  const partners = createPartners(db, { tenantId, upstreamId: "next" }, secrets);
+  const take = async (epoch: number, serverId: string): Promise<string> => {
+    const claim = { laneId: "a lane", epoch } as Claim;
+    return await partners.take(claim, { entity: "activity", serverId }, { ownId: "1", version: undefined });
+  };
+  const taken = "select server_id, own_id, reached from shadow_record";
+  expect(await take(4, "x")).toBe("lost");
+  expect(await rowsOf(database, taken)).toEqual([]);
+  expect(await take(5, "x")).toBe("paired");
+  expect(await take(5, "y")).toBe("taken");
+  expect(await take(5, "x")).toBe("paired");
+  expect(await rowsOf(database, taken)).toEqual([{ server_id: "x", own_id: "1", reached: "-1" }]);
 });
 
 describe("values", () => {

@@ -255,6 +255,78 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     },
   );
 
+  test("what was left out is paired by its next change, and gets the record as a whole", async () => {
+    await using pair = await startMatching(queues);
+    const { gateway, shadow } = pair;
+    const phone = newPhone(gateway);
+    const [mentor = ""] = addMentors(phone, [1]);
+    await phone.replay();
+    hold(shadow, [1, 1]);
+    const later = await pair.addShadow();
+    await caughtUp(later);
+    const [parked] = await open(gateway);
+    await newShadowOperator(later).command(parked?.mutation_id ?? "", { command: "reject" });
+    await expect.poll(async () => await open(gateway), { timeout: 30_000 }).toEqual([]);
+    shadow.apply(deletes("/mentors/7001"));
+    phone.add({ op: "update", entity: "mentor", recordId: mentor, data: { later: true } });
+    await phone.replay();
+    await caughtUp(later);
+    expect(shadow.records("mentors")).toEqual(['{"memberNo":"no. 1","name":"m0","id":7002,"later":true}']);
+    await expectSame(pair);
+  });
+
+  test("a seed whose create may have taken effect is that record, whatever value the record has by then", async () => {
+    const entity = {
+      create: { class: "lookup" },
+      reference: "/externalRef",
+      lookup: "{path}?externalRef={tempId}",
+    };
+    await using pair = await startMatching(queues, { entity });
+    const { gateway, shadow } = pair;
+    const phone = newPhone(gateway);
+    const [mentor = ""] = addMentors(phone, [1]);
+    await phone.replay();
+    hold(shadow, [2]);
+    const gate = Promise.withResolvers<void>();
+    const lostLate: Fault = async ({ apply, socket }) => {
+      apply();
+      await gate.promise;
+      socket.resetAndDestroy();
+    };
+    shadow.script({ method: "POST" }, lostLate);
+    const later = await pair.addShadow();
+    await shadow.received({ method: "POST" });
+    phone.add({ op: "update", entity: "mentor", recordId: mentor, data: { memberNo: memberOf(2) } });
+    await phone.replay();
+    gate.resolve();
+    await caughtUp(later);
+    expect((await ownIdsOf(pair)).get(mentor)).toBe("7002");
+    expect(creates(shadow)).toEqual(["mentors"]);
+    await expectSame(pair, [memberOf(2)]);
+  });
+
+  test("what a person has named as one record is paired with no other", async () => {
+    // What it holds stays as it is.
+    await using pair = await startMatching(queues, { entity: { update: { enabled: false } } });
+    const { gateway, shadow } = pair;
+    const phone = newPhone(gateway);
+    addMentors(phone, [5]);
+    await phone.replay();
+    hold(shadow, [1]);
+    shadow.script({ method: "POST" }, faults.status(418));
+    const later = await pair.addShadow();
+    await caughtUp(later);
+    const [first] = await open(gateway);
+    const operator = newShadowOperator(later);
+    await operator.command(first?.mutation_id ?? "", { command: "applied", recordId: "7001" });
+    expect(await operator.done(first?.mutation_id ?? "")).toEqual(["applied"]);
+    const second = addMentors(phone, [1]);
+    await phone.replay();
+    await caughtUp(later);
+    expect((await open(gateway)).map(({ problem }) => problem?.code)).toEqual(["match-unclear"]);
+    expect((await ownIdsOf(pair)).get(second[0] ?? "")).toBeUndefined();
+  });
+
   test("two records of the same value never take the same one: the second is parked, and left out or named by a person", async () => {
     await using pair = await startMatching(queues);
     const { gateway, shadow } = pair;

@@ -29,6 +29,11 @@ export async function addInTime(deps: AddingDeps, shadow: Shadow, signal: AbortS
         return true;
       }
       failures = 0;
+      const { tenantId, upstream } = shadow;
+      deps.log.info(
+        { tenantId, upstream: upstream.id },
+        "another process adds the shadow; it is looked at again",
+      );
       await pause(othersMs, signal);
     } catch (error) {
       if (signal.aborted) break;
