@@ -4,57 +4,79 @@ import { UpstreamError } from "../../upstream/connector.ts";
 import { backoffMs } from "../backoff.ts";
 import type { ReplayDeps } from "../worker.ts";
 import { listHeld, readUnlisted } from "./listing.ts";
-import { addShadow } from "./register.ts";
+import { addShadow, type Added } from "./register.ts";
 import type { Shadow } from "./worker.ts";
 
 export interface AddingDeps extends Pick<ReplayDeps, "db" | "log"> {
   secrets: readonly string[];
+  /** Called when a shadow has got its lanes. */
+  onAdded: (shadow: Shadow) => void;
 }
 
-/** When to look again whether another process, which does the same, has gone on. */
-const othersMs = 5_000;
+/** Adds shadows beside everything else: what one holds may have to be listed, and it may be away for long. */
+export interface Adding {
+  /** Adds the shadow unless it is known, or its turn is under way. Nobody waits for it. */
+  look: (shadow: Shadow) => void;
+  stop: () => Promise<void>;
+}
 
-/**
- * Adds a shadow, however long that takes: what it holds may have to be listed, and it may be away meanwhile. Nobody waits
- * for it.
- *
- * @returns whether it was added before the signal.
- */
-export async function addInTime(deps: AddingDeps, shadow: Shadow, signal: AbortSignal): Promise<boolean> {
-  const { retry } = shadow.upstream.config;
-  for (let failures = 0; !signal.aborted;) {
+export function startAdding(deps: AddingDeps): Adding {
+  const stop = new AbortController();
+  const underWay = new Map<Shadow, Promise<void>>();
+  const checked = new Set<Shadow>();
+
+  async function add(shadow: Shadow): Promise<void> {
     try {
-      if (await addOnce(deps, shadow, signal)) {
-        await warnOfUnlisted(deps, shadow);
-        return true;
-      }
-      failures = 0;
-      const { tenantId, upstream } = shadow;
-      deps.log.info(
-        { tenantId, upstream: upstream.id },
-        "another process adds the shadow; it is looked at again",
-      );
-      await pause(othersMs, signal);
+      const added = await addInTime(deps, shadow, stop.signal);
+      if (added === "now") deps.onAdded(shadow);
+      if (added === undefined || checked.has(shadow)) return;
+      await warnOfUnlisted(deps, shadow);
+      checked.add(shadow);
     } catch (error) {
-      if (signal.aborted) break;
-      failures++;
-      const dueInMs = Math.max(tryMsMin, backoffMs(failures, retry, { retryAfterMs: retryAfterMsOf(error) }));
-      deps.log.warn({ ...factsOf(shadow, error), dueInMs }, "a shadow could not be added; it is tried again");
-      await pause(dueInMs, signal);
+      const of = { tenantId: shadow.tenantId, upstream: shadow.upstream.id };
+      if (!stop.signal.aborted)
+        deps.log.warn({ ...of, err: error }, "a shadow could not be looked at; the next sweep will");
+    } finally {
+      underWay.delete(shadow);
     }
   }
-  return false;
+
+  return {
+    look(shadow) {
+      if (!underWay.has(shadow) && !stop.signal.aborted) underWay.set(shadow, add(shadow));
+    },
+    async stop() {
+      stop.abort();
+      await Promise.all(underWay.values());
+    },
+  };
 }
 
-const tryMsMin = 100;
+const pauseMsMin = 100;
 
-async function addOnce({ db, secrets }: AddingDeps, shadow: Shadow, signal: AbortSignal): Promise<boolean> {
-  const { tenantId, upstream, primary } = shadow;
+/** Adds a shadow; one that does not answer is asked again. Undefined when that is left to others, or to later. */
+async function addInTime(
+  { db, secrets, log }: AddingDeps,
+  { tenantId, upstream, primary }: Shadow,
+  signal: AbortSignal,
+): Promise<Added | undefined> {
+  const id = { tenantId, upstreamId: upstream.id };
   const configs = { shadow: upstream.config, primary };
   const held = { tenantId, upstream, secrets };
-  return await addShadow(db, { tenantId, upstreamId: upstream.id }, configs, () =>
-    listHeld(db, held, signal),
-  );
+  for (let failures = 1; ; failures++) {
+    try {
+      return await addShadow(db, id, configs, () => listHeld(db, held, signal));
+    } catch (error) {
+      if (signal.aborted) return undefined;
+      if (!(error instanceof UpstreamError)) throw error;
+      // Its answer may tell of payload.
+      const { status, certainty, message: reason, retryAfterMs } = error;
+      const dueInMs = Math.max(pauseMsMin, backoffMs(failures, upstream.config.retry, { retryAfterMs }));
+      const facts = { tenantId, upstream: upstream.id, status, certainty, reason, failures, dueInMs };
+      log.warn(facts, "a shadow's records could not be listed; they are asked for again");
+      await delay(dueInMs, undefined, { signal, ref: false }).catch(() => undefined);
+    }
+  }
 }
 
 async function warnOfUnlisted(
@@ -65,20 +87,4 @@ async function warnOfUnlisted(
   if (entities.length === 0) return;
   const of = { tenantId, upstream: upstream.id, entities };
   log.warn(of, "the shadow was added without this `match`, or under another secret: see docs/guarantees.md");
-}
-
-async function pause(forMs: number, signal: AbortSignal): Promise<void> {
-  await delay(forMs, undefined, { signal, ref: false }).catch(() => undefined);
-}
-
-function retryAfterMsOf(error: unknown): number | undefined {
-  return error instanceof UpstreamError ? error.retryAfterMs : undefined;
-}
-
-/** An upstream's answer may tell of payload. */
-function factsOf({ tenantId, upstream }: Shadow, error: unknown): Record<string, unknown> {
-  const of = { tenantId, upstream: upstream.id };
-  if (!(error instanceof UpstreamError)) return { ...of, err: error };
-  const { status, certainty, message } = error;
-  return { ...of, status, certainty, reason: message };
 }

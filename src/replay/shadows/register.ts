@@ -12,27 +12,30 @@ export interface ShadowId {
   upstreamId: string;
 }
 
+/** Whether a shadow has got its lanes just now, or had them. */
+export type Added = "now" | "before";
+
 /**
  * Adds a shadow, unless it was added before: from a position on everything is logged for it, the records that exist then
  * are listed to be seeded, and it gets its lanes. A process that dies in the middle has another do the rest.
  *
  * @param beforeLanes is done last but one, however long it takes: nothing goes to the shadow before. With false, the rest
  * is left to others.
- * @returns whether it is added.
+ * @returns undefined when it is not added yet.
  */
 export async function addShadow(
   db: Kysely<Database>,
   id: ShadowId,
   configs: { shadow: UpstreamConfig; primary: UpstreamConfig },
   beforeLanes: () => Promise<boolean>,
-): Promise<boolean> {
+): Promise<Added | undefined> {
   const { isBegun, isListed, hasLanes } = await readProgress(db, id);
-  if (hasLanes) return true;
+  if (hasLanes) return "before";
   if (!isBegun) await beginLog(db, id);
   if (!isListed) await listSeeds(db, id, seedOrder(configs.shadow, configs.primary));
-  if (!(await beforeLanes())) return false;
+  if (!(await beforeLanes())) return undefined;
   await makeLanes(db, id);
-  return true;
+  return "now";
 }
 
 async function readProgress(

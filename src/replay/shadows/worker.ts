@@ -4,7 +4,7 @@ import type { Upstream } from "../../upstream/upstream.ts";
 import type { OverdueLane } from "../due.ts";
 import { shadowQueue } from "../wake.ts";
 import { startReplayWorker, type ReplayDeps, type ReplayWorker, type Served } from "../worker.ts";
-import { addInTime } from "./adding.ts";
+import { startAdding } from "./adding.ts";
 import { follower } from "./follow.ts";
 import { laneIdOf } from "./log.ts";
 import { readOverdueShadowLanes } from "./overdue.ts";
@@ -25,14 +25,23 @@ export interface ShadowDeps extends Omit<ReplayDeps, "queue" | "served" | "readO
 
 /** Starts draining the shadows' lanes; those that are new are added beside it. */
 export function startShadowWorker({ shadows, secrets, ...deps }: ShadowDeps): ReplayWorker {
-  const served = shadows.map(({ tenantId, upstream, primary }): Served => {
-    const laneIds = Array.from({ length: partitions }, (_, n) => laneIdOf(tenantId, upstream.id, n));
+  const served = shadows.map((shadow): Served => {
+    const { tenantId, upstream, primary } = shadow;
     const partners = createPartners(deps.db, { tenantId, upstreamId: upstream.id }, secrets);
-    return { tenantId, upstream, laneIds, replay: follower({ primary, partners }) };
+    return { tenantId, upstream, laneIds: lanesOf(shadow), replay: follower({ primary, partners }) };
+  });
+  const adding = startAdding({
+    ...deps,
+    secrets,
+    onAdded(shadow) {
+      for (const laneId of lanesOf(shadow)) deps.wake(shadow.tenantId, laneId);
+    },
   });
 
   async function readOverdue(tenantId: string): Promise<OverdueLane[]> {
-    const own = served.filter((one) => one.tenantId === tenantId);
+    const own = shadows.filter((shadow) => shadow.tenantId === tenantId);
+    // Each time: a database that was put back to an earlier moment knows nothing of a shadow that is newer.
+    for (const shadow of own) adding.look(shadow);
     return await readOverdueShadowLanes(
       deps.db,
       tenantId,
@@ -40,18 +49,16 @@ export function startShadowWorker({ shadows, secrets, ...deps }: ShadowDeps): Re
     );
   }
 
-  const stop = new AbortController();
-  const adding = shadows.map(async (shadow) => {
-    const isAdded = await addInTime({ ...deps, secrets }, shadow, stop.signal);
-    const { laneIds = [] } = served.find(({ upstream }) => upstream === shadow.upstream) ?? {};
-    if (isAdded) for (const laneId of laneIds) deps.wake(shadow.tenantId, laneId);
-  });
   const worker = startReplayWorker({ ...deps, queue: shadowQueue, served, readOverdue });
   return {
     async close() {
-      stop.abort();
+      const stopped = adding.stop();
       await worker.close();
-      await Promise.all(adding);
+      await stopped;
     },
   };
+}
+
+function lanesOf({ tenantId, upstream }: Shadow): string[] {
+  return Array.from({ length: partitions }, (_, partition) => laneIdOf(tenantId, upstream.id, partition));
 }
