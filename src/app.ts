@@ -5,6 +5,7 @@ import type { Registry } from "prom-client";
 
 import { feedRoutes } from "./change-feed/routes.ts";
 import { ChangeSchema } from "./change-feed/schema.ts";
+import { snapshotRoutes } from "./change-feed/snapshot-routes.ts";
 import { registerClientAuth } from "./http/client-auth.ts";
 import { registerHealth } from "./http/health.ts";
 import { registerMetrics } from "./http/metrics.ts";
@@ -79,6 +80,7 @@ async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   await app.register(ingestRoutes, shared);
   await app.register(mutationRoutes, shared);
   await app.register(idMapRoutes, shared);
+  await app.register(snapshotRoutes, shared);
   await app.register(feedRoutes, shared);
   if (config.ops) {
     const requireOps = await registerOpsAuth(app, { auth: config.ops.auth });

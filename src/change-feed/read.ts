@@ -2,13 +2,13 @@ import { sql, type Transaction } from "kysely";
 
 import { readKnown } from "../inbox/results.ts";
 import { toResults, type MutationResult } from "../inbox/result-view.ts";
-import { RawJson } from "../http/raw-json.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
-import { toTempId } from "../platform/uuid.ts";
 import { canSee, type Reader } from "../records/scopes.ts";
 import { toRecord, type RecordRow } from "../records/record.ts";
 import { clientAudience, scopeAudience } from "./audience.ts";
+import { readHead } from "./head.ts";
+import { toShown, type ShownRecord } from "./shown-record.ts";
 
 export interface FeedReader extends Reader {
   tenantId: string;
@@ -18,7 +18,7 @@ export interface FeedReader extends Reader {
 }
 
 export type Change =
-  | { type: "upsert"; entity: string; id: string; version: string; data: RawJson; tempId?: string }
+  | ({ type: "upsert" } & ShownRecord)
   | { type: "delete" | "revoke"; entity: string; id: string }
   | { type: "outcome"; result: MutationResult };
 
@@ -61,18 +61,6 @@ export async function readChanges(
     isAhead: after > head.position,
     epoch: head.epoch,
   };
-}
-
-/** The last position given out in the tenant's feed, 0 before the first, and its epoch. */
-async function readHead(
-  trx: Transaction<Database>,
-  tenantId: string,
-): Promise<{ position: number; epoch: string }> {
-  const { rows } = await sql<{ position: string; epoch: string }>`
-    select coalesce(h.position, 0) as position, i.epoch
-    from installation i left join feed_head h on h.tenant_id = ${tenantId}`.execute(trx);
-  if (!rows[0]) throw new Error("the installation row is missing");
-  return { position: Number(rows[0].position), epoch: rows[0].epoch };
 }
 
 type FeedRow = { position: string; mutation_id: string | null } & (
@@ -154,8 +142,6 @@ function toRecordChange(row: RecordRow, reader: FeedReader, codec: PayloadCodec)
   const record = toRecord(row, codec);
   const { entity, serverId: id } = record;
   if (!canSee(reader, record.scopes)) return { type: "revoke", entity, id };
-  if (record.deleted || record.data === null) return { type: "delete", entity, id };
-  const own = record.tempId !== null && record.createdBy === reader.clientId;
-  const change = { entity, id, version: String(record.version), data: new RawJson(record.data) };
-  return { type: "upsert", ...change, ...(own && record.tempId && { tempId: toTempId(record.tempId) }) };
+  const shown = toShown(record, reader.clientId);
+  return shown ? { type: "upsert", ...shown } : { type: "delete", entity, id };
 }

@@ -6,17 +6,18 @@ const closed = { additionalProperties: false };
 const entity = Type.String();
 const id = Type.String({ description: "The record's server ID." });
 
+export const shownRecordMembers = {
+  entity,
+  id,
+  version: Type.String(),
+  data: Type.Unsafe<object>({ type: "object", additionalProperties: true }),
+  tempId: Type.Optional(Type.String({ description: "For the client that created it." })),
+};
+
 export const ChangeSchema = Type.Union(
   [
     Type.Object(
-      {
-        type: Type.Literal("upsert"),
-        entity,
-        id,
-        version: Type.String(),
-        data: Type.Unsafe<object>({ type: "object", additionalProperties: true }),
-        tempId: Type.Optional(Type.String({ description: "For the client that created it." })),
-      },
+      { type: Type.Literal("upsert"), ...shownRecordMembers },
       { ...closed, description: "The record as it stands now." },
     ),
     Type.Object({ type: Type.Literal("delete"), entity, id }, { ...closed, description: "It was deleted." }),

@@ -1,0 +1,55 @@
+import { assertOwnClient } from "../clients/client.ts";
+import type { Identity } from "../http/identity.ts";
+import { inTenantSnapshot } from "../platform/db.ts";
+import { signCursor } from "./cursor.ts";
+import { readHead } from "./head.ts";
+import type { FeedDeps } from "./pull.ts";
+import { readSnapshot, type SnapshotPlace } from "./read-snapshot.ts";
+import type { ShownRecord } from "./shown-record.ts";
+import { readToken, signToken, tokenExpired } from "./token.ts";
+
+export interface SnapshotAnswer {
+  records: ShownRecord[];
+  more: boolean;
+  /** What to ask for next, while there is more. */
+  page?: string;
+  /** Where to follow from, at the end: the feed's head when the snapshot began. */
+  cursor?: string;
+}
+
+/**
+ * A page of a snapshot: of one that begins, or the one that a `page` names. Each may be asked for again.
+ *
+ * What changes after the snapshot has begun is left out of the pages that are still to come, and stands behind the cursor.
+ *
+ * @throws {TidegateError} `cursor-expired`: the client begins another snapshot. `client-owned`: it is another user's client.
+ */
+export async function takeSnapshot(
+  { db, codec, cursorSecrets, epoch }: FeedDeps,
+  { tenantId, userId, scopes }: Identity,
+  { clientId, page, limit }: { clientId: string | undefined; page: string | undefined; limit: number },
+): Promise<SnapshotAnswer> {
+  const claims = { tenantId, clientId, scopes, epoch: epoch() };
+  const place = page === undefined ? undefined : toPlace(readToken(cursorSecrets, "page", claims, page));
+  return await inTenantSnapshot(db, tenantId, async (trx) => {
+    if (clientId !== undefined) await assertOwnClient(trx, { tenantId, clientId }, userId);
+    const head = await readHead(trx, tenantId);
+    if (place && place.until > head.position) throw tokenExpired("page", "It is ahead of this feed.");
+    // The database was recovered a moment ago: its positions are other ones.
+    if (place && head.epoch !== claims.epoch) throw tokenExpired("page", "It is of another epoch.");
+    const from = place ?? { until: head.position, scope: 0, after: 0 };
+    const { records, next } = await readSnapshot(trx, { tenantId, scopes, clientId }, from, { limit, codec });
+    const current = { ...claims, epoch: head.epoch };
+    return next
+      ? { records, more: true, page: signToken(cursorSecrets, "page", current, toNumbers(next)) }
+      : { records, more: false, cursor: signCursor(cursorSecrets, current, from.until) };
+  });
+}
+
+function toNumbers({ until, scope, after }: SnapshotPlace): number[] {
+  return [until, scope, after];
+}
+
+function toPlace([until = 0, scope = 0, after = 0]: number[]): SnapshotPlace {
+  return { until, scope, after };
+}
