@@ -40,10 +40,9 @@ export function putRecord(db: PhoneDb, change: RecordChange): void {
   if (change.tempId) mapId(db, change.tempId, id);
 }
 
-/** The cursor is no good any more: everything will be read anew. */
-export function forgetRecords(db: PhoneDb): void {
+/** The cursor is no good any more: everything will be read anew. Until then the user sees what there was. */
+export function dropCursor(db: PhoneDb): void {
   db.run("update client set cursor = null");
-  db.run("delete from record");
 }
 
 /** The records of an entity as the user sees them. @param edits those without a final result, oldest first */

@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
 
-import { forgetRecords, mapId, putRecord, versionSeen } from "./local-records.ts";
+import { dropCursor, mapId, putRecord, versionSeen } from "./local-records.ts";
 import { readClient, type PhoneDb } from "./phone-db.ts";
 import type { Batch, Edit, Page, Problem, Receipt, Result } from "./protocol.ts";
+import type { Anew } from "./resync.ts";
 
 /*
  * The outbox, as the protocol wants it:
@@ -77,7 +78,7 @@ export function takeReceipt(db: PhoneDb, receipt: Receipt): void {
     db.run("update client set acked_seq = ?", ackedSeq);
     for (const { tempId, serverId } of idMappings) mapId(db, tempId, serverId);
     if (changes && cursor !== undefined) follow(db, { changes, cursor });
-    if (cursorProblem) forgetRecords(db);
+    if (cursorProblem) dropCursor(db);
     for (const result of results) {
       db.run("update outbox set acked_at = coalesce(acked_at, ?) where id = ?", Date.now(), result.id);
       settle(db, result);
@@ -88,6 +89,19 @@ export function takeReceipt(db: PhoneDb, receipt: Receipt): void {
 /** A page of the feed: the cursor moves together with what came. */
 export function takePage(db: PhoneDb, page: Page): void {
   db.atomically(() => follow(db, page));
+}
+
+/**
+ * Everything was read anew. It takes the place of what there was in one piece: a phone that dies before has its old
+ * records, no cursor, and begins again; and no record is there twice, under its temp ID and under its own.
+ */
+export function takeAnew(db: PhoneDb, { records, results, changes, cursor }: Anew): void {
+  db.atomically(() => {
+    db.run("delete from record");
+    for (const record of records) putRecord(db, { type: "upsert", ...record });
+    for (const result of results) settle(db, result);
+    follow(db, { changes, cursor });
+  });
 }
 
 /** `sequence-gap`: the server has less than it once acknowledged, and gets the rest again. */
@@ -112,7 +126,7 @@ export function becomeNewClient(db: PhoneDb): void {
       seqs.length,
     );
     // A cursor is its client's own.
-    forgetRecords(db);
+    dropCursor(db);
   });
 }
 
@@ -137,6 +151,8 @@ function follow(db: PhoneDb, { changes, cursor }: Pick<Page, "changes" | "cursor
 const finalStatuses = ["applied", "conflict", "rejected"];
 
 function settle(db: PhoneDb, result: Result): void {
+  const { status, tempId, recordId } = result;
+  if (status === "applied" && tempId !== undefined && recordId !== undefined) mapId(db, tempId, recordId);
   const isFinal = finalStatuses.includes(result.status) ? 1 : 0;
   const sql = "update outbox set result = ?, is_settled = ? where id = ?";
   db.run(sql, JSON.stringify(result), isFinal, result.id);

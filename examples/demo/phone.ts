@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 
-import { forgetRecords, serverIdOf, viewOf, type LocalRecord } from "./local-records.ts";
+import { dropCursor, serverIdOf, viewOf, type LocalRecord } from "./local-records.ts";
 import {
   becomeNewClient,
   enqueue,
@@ -10,12 +10,14 @@ import {
   readOutbox,
   readUnsettled,
   rewind,
+  takeAnew,
   takePage,
   takeReceipt,
   type Queued,
 } from "./outbox.ts";
 import { openPhoneDb, readClient } from "./phone-db.ts";
 import type { Change, Page, Problem, Receipt } from "./protocol.ts";
+import { readAnew, type Get } from "./resync.ts";
 
 export interface PhoneOptions {
   /** The gateway, e.g. `https://sync.example.org`. */
@@ -111,22 +113,34 @@ export function openPhone({ url, token, path }: PhoneOptions): Phone {
     }
   }
 
-  async function pullPage(waitSeconds: number): Promise<Page> {
-    const { client_id: clientId, cursor } = readClient(db);
-    const query = new URLSearchParams({
-      clientId,
-      wait: String(waitSeconds),
-      ...(cursor !== null && { cursor }),
-    });
-    const response = await call(`/v1/changes?${query.toString()}`, {}, waitSeconds);
-    if (response.status === 410 && cursor !== null) {
-      forgetRecords(db);
-      return await pullPage(0);
+  const get: Get = async <Answer>(target: string, query: Record<string, string>, waitSeconds = 0) => {
+    const response = await call(`${target}?${new URLSearchParams(query).toString()}`, {}, waitSeconds);
+    if (response.status === 410) return undefined;
+    if (!response.ok) throw new Error(`${response.status} from ${target}`);
+    return (await response.json()) as Answer;
+  };
+
+  async function pullAnew(): Promise<Change[]> {
+    const firstSeq = readUnsettled(db)[0]?.seq;
+    const anew = await readAnew(get, { clientId: readClient(db).client_id, firstSeq });
+    takeAnew(db, anew);
+    return [...anew.records.map((record) => ({ type: "upsert" as const, ...record })), ...anew.changes];
+  }
+
+  async function pull({ waitSeconds = 0 } = {}): Promise<Change[]> {
+    const changes: Change[] = [];
+    for (let wait = waitSeconds; ; wait = 0) {
+      const { client_id: clientId, cursor } = readClient(db);
+      if (cursor === null) return [...changes, ...(await pullAnew())];
+      const page = await get<Page>("/v1/changes", { clientId, cursor, wait: String(wait) }, wait);
+      if (!page) {
+        dropCursor(db);
+        continue;
+      }
+      takePage(db, page);
+      changes.push(...page.changes);
+      if (!page.more) return changes;
     }
-    if (!response.ok) throw new Error(`${response.status} from /v1/changes`);
-    const page = (await response.json()) as Page;
-    takePage(db, page);
-    return page;
   }
 
   return {
@@ -143,15 +157,7 @@ export function openPhone({ url, token, path }: PhoneOptions): Phone {
     unsettled: () => readUnsettled(db),
     hasUnsent: () => hasUnsent(db),
     upload,
-    async pull({ waitSeconds = 0 } = {}) {
-      let page = await pullPage(waitSeconds);
-      const changes = page.changes;
-      while (page.more) {
-        page = await pullPage(0);
-        changes.push(...page.changes);
-      }
-      return changes;
-    },
+    pull,
     async tidy() {
       const response = await call("/v1/capabilities", {}, 0);
       if (response.ok) prune(db, ((await response.json()) as { keepAckedDays: number }).keepAckedDays);

@@ -40,15 +40,16 @@ export interface Receipt {
   cursorProblem?: Problem;
 }
 
+export interface ShownRecord {
+  entity: string;
+  id: string;
+  version: string;
+  data: Record<string, unknown>;
+  tempId?: string;
+}
+
 export type RecordChange =
-  | {
-      type: "upsert";
-      entity: string;
-      id: string;
-      version: string;
-      data: Record<string, unknown>;
-      tempId?: string;
-    }
+  | ({ type: "upsert" } & ShownRecord)
   | { type: "delete" | "revoke"; entity: string; id: string };
 
 export type Change = RecordChange | { type: "outcome"; result: Result };
@@ -56,6 +57,20 @@ export type Change = RecordChange | { type: "outcome"; result: Result };
 export interface Page {
   changes: Change[];
   cursor: string;
+  more: boolean;
+}
+
+export interface SnapshotPage {
+  records: ShownRecord[];
+  more: boolean;
+  /** While there is more. */
+  page?: string;
+  /** At the end. */
+  cursor?: string;
+}
+
+export interface ResultPage {
+  results: Result[];
   more: boolean;
 }
 

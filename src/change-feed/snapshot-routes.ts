@@ -6,7 +6,7 @@ import { errorAnswers } from "../http/problem.ts";
 import { stringifyRaw } from "../http/raw-json.ts";
 import { uuidQuery } from "../inbox/result-schema.ts";
 import type { FeedDeps } from "./pull.ts";
-import { cursorSchema, shownRecordMembers } from "./schema.ts";
+import { shownRecordMembers } from "./schema.ts";
 import { takeSnapshot } from "./snapshot.ts";
 
 export interface SnapshotRouteDeps extends FeedDeps {
@@ -47,7 +47,9 @@ const snapshotSchema = {
         ),
         more: Type.Boolean({ description: "Whether to ask for `page` at once." }),
         page: Type.Optional(Type.String({ description: "Opaque; there when there is more." })),
-        cursor: Type.Optional(cursorSchema),
+        cursor: Type.Optional(
+          Type.String({ description: "Opaque; there at the end: where to follow from." }),
+        ),
       },
       { additionalProperties: false },
     ),
