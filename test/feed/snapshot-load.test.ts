@@ -71,11 +71,11 @@ test(
         async (programs, sizes) => {
           const tenantId = `run${runs++}`;
           const seen = [scopes, scopes.slice(2, 4), [...others, ...scopes.slice(5)]];
-          let isOver = false;
+          const writing = new AbortController();
           const reading = seen.map(async (own, n) => {
             const reader = newReader(tenantId, own, sizes[n]!);
             let snapshots = 0;
-            for (; !isOver; snapshots++) {
+            for (; !writing.signal.aborted; snapshots++) {
               await reader.snapshot();
               await reader.follow();
             }
@@ -89,7 +89,7 @@ test(
           try {
             await Promise.all(programs.map((program) => writeAll(tenantId, program)));
           } finally {
-            isOver = true;
+            writing.abort();
           }
           await follower.follow();
           const held = [...(await Promise.all(reading)), follower.held];

@@ -257,25 +257,25 @@ describe("temp IDs", () => {
   });
 });
 
+const expired = "urn:tidegate:problem:cursor-expired";
+const answerOf = async (api: Api, path: string) => {
+  const { status, body } = await api.get(path);
+  return status === 200 ? 200 : [status, body.type];
+};
+
+/** Someone in two groups with two records in them, after the first page. */
+async function begun() {
+  const { groups, user, api, outbox } = someGroups(2);
+  await create(api, outbox, [groups, groups]);
+  const { clientId } = outbox;
+  const { page = "" } = await readSnapshotPage(api, { clientId, limit: 1 });
+  const { epoch } = (await api.get("/v1/capabilities")).body as { epoch: string };
+  const scopes = ["org", `user:${user.sub}`, ...groups.map((group) => `group:${group}`)].toSorted();
+  const claims: TokenClaims = { tenantId: "ours", clientId, scopes, epoch };
+  return { groups, user, api, clientId, page, claims };
+}
+
 describe("a page token", () => {
-  const expired = "urn:tidegate:problem:cursor-expired";
-  const answerOf = async (api: Api, path: string) => {
-    const { status, body } = await api.get(path);
-    return status === 200 ? 200 : [status, body.type];
-  };
-
-  /** Someone in two groups with two records in them, after the first page. */
-  async function begun() {
-    const { groups, user, api, outbox } = someGroups(2);
-    await create(api, outbox, [groups, groups]);
-    const { clientId } = outbox;
-    const { page = "" } = await readSnapshotPage(api, { clientId, limit: 1 });
-    const { epoch } = (await api.get("/v1/capabilities")).body as { epoch: string };
-    const scopes = ["org", `user:${user.sub}`, ...groups.map((group) => `group:${group}`)].toSorted();
-    const claims: TokenClaims = { tenantId: "ours", clientId, scopes, epoch };
-    return { groups, user, api, clientId, page, claims };
-  }
-
   test("is honoured for the same tenant, client, scopes and epoch, and for nobody else", async () => {
     const { groups, user, api, clientId, page, claims } = await begun();
     const path = snapshotPath({ clientId, page });
