@@ -43,7 +43,7 @@ test("two tenants with the same user, client, mutation, temp and server IDs neve
   ]);
 
   const { clientId } = outbox;
-  for (const path of ["/v1/changes", "/v1/mutations", "/v1/id-mappings"]) {
+  for (const path of ["/v1/snapshot", "/v1/changes", "/v1/mutations", "/v1/id-mappings"]) {
     expect((await ours.get(`${path}?clientId=${clientId}`)).text).not.toContain("theirs");
     expect((await theirs.get(`${path}?clientId=${clientId}`)).text).not.toContain("ours");
   }
