@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 
 import { inTenant, openDatabase } from "../../src/platform/db.ts";
 import { hasMoreToFollow } from "../../src/replay/shadows/log.ts";
+import { takenSql } from "../../src/replay/shadows/records.ts";
 import { partnersSql } from "../../src/replay/shadows/partners.ts";
 import { createTestDatabase } from "../fixtures/postgres.ts";
 
@@ -41,7 +42,7 @@ test("whether a lane has more to follow is read from the keys' own indexes, howe
   }
 });
 
-test("what a record may be paired with is read by its value, also before anybody has counted what the shadow held", async () => {
+test("what a record may be paired with is read by its value, whether a shadow held nothing or very much", async () => {
   const database = await createTestDatabase();
   const owner = new Client({ connectionString: database.superuserUrl });
   await owner.connect();
@@ -55,7 +56,15 @@ test("what a record may be paired with is read by its value, also before anybody
       >`explain ${partnersSql({ ...asked, hashes })}`.execute(trx);
       return rows.map((row) => row["QUERY PLAN"]).join("\n");
     });
+  const write = { upstreamId: "next", entity: "mentor", serverId: "1", ownId: "1" };
+  const planOfTaking = async (): Promise<string> =>
+    await inTenant(db, "ours", async (trx) => {
+      const { rows } = await sql<Record<string, string>>`explain ${takenSql("ours", [write])}`.execute(trx);
+      return rows.map((row) => row["QUERY PLAN"]).join("\n");
+    });
   try {
+    expect(await planOf()).toContain("shadow_listed_by_value");
+    expect(await planOfTaking()).toMatch(/shadow_listed_pkey on .*\n.*Index Cond:.*own_id/);
     await owner.query(heldBefore);
     for (const next of ["select", "analyze tidegate.shadow_listed"]) {
       await owner.query(next);
@@ -64,6 +73,7 @@ test("what a record may be paired with is read by its value, also before anybody
         /Index Scan using shadow_listed_by_value on .*\n.*Index Cond:.*value_hash = .*upstream_id = /,
       );
       expect(plan).not.toContain("Seq Scan");
+      expect(await planOfTaking()).toMatch(/shadow_listed_pkey on .*\n.*Index Cond:.*own_id/);
     }
   } finally {
     await db.destroy();

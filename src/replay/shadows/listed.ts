@@ -158,10 +158,12 @@ async function writeListed(
   const { rows } = await sql<{ new_to_pass: number; new_to_all: number }>`
     with page as (
       select * from unnest(${[...hashes.keys()]}::text[], ${[...hashes.values()]}::text[]) as p (own_id, hash)
-    ), known as (
-      select count(*) as records from page
-      join shadow_listed l on l.tenant_id = ${tenantId} and l.upstream_id = ${upstreamId} and l.entity = ${entity}
-        and l.own_id = page.own_id
+    ), counted as (
+      -- A plan from when the table was empty has to stay good: each is looked up by its own key.
+      select count(*) filter (where not exists (
+        select 1 from shadow_listed l where l.tenant_id = ${tenantId} and l.upstream_id = ${upstreamId}
+          and l.entity = ${entity} and l.own_id = page.own_id
+      )) as new_to_all from page
     ), written as (
       insert into shadow_listed as l (tenant_id, upstream_id, entity, own_id, value_hash, seen_in)
       select ${tenantId}, ${upstreamId}, ${entity}, own_id, decode(hash, 'hex'), ${pass}::smallint from page
@@ -171,7 +173,7 @@ async function writeListed(
       returning 1
     )
     select (select count(*) from written)::integer as new_to_pass,
-      ((select count(*) from page) - (select records from known))::integer as new_to_all`.execute(trx);
+      (select new_to_all from counted)::integer as new_to_all`.execute(trx);
   const [row] = rows;
   return { newToPass: row?.new_to_pass ?? 0, newToAll: row?.new_to_all ?? 0 };
 }

@@ -113,7 +113,7 @@ export function partnersSql({
       select own_id, taken_by from shadow_listed
       where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and entity = ${entity}
         and value_hash = known.hash
-      order by own_id limit ${partnersMax + 1}
+      limit ${partnersMax + 1}
     ) l on true
     where g.tenant_id = ${tenantId} and g.upstream_id = ${upstreamId} and g.entity = ${entity}`;
 }

@@ -1,4 +1,4 @@
-import { sql, type Transaction } from "kysely";
+import { sql, type RawBuilder, type Transaction } from "kysely";
 
 import { partitionOf } from "../../change-feed/applied-log.ts";
 import type { Database } from "../../platform/schema.ts";
@@ -61,13 +61,24 @@ async function noteTaken(
   writes: ShadowRecordWrite[],
 ): Promise<void> {
   if (writes.length === 0) return;
-  await sql`
+  await takenSql(tenantId, writes).execute(trx);
+}
+
+export function takenSql(
+  tenantId: string,
+  writes: Pick<ShadowRecordWrite, "upstreamId" | "entity" | "serverId" | "ownId">[],
+): RawBuilder<unknown> {
+  const upstreamIds = writes.map(({ upstreamId }) => upstreamId);
+  const entities = writes.map(({ entity }) => entity);
+  const ownIds = writes.map(({ ownId }) => ownId);
+  // By the arrays alone, so that whatever is believed of the table it is read by their keys.
+  return sql`
     update shadow_listed l set taken_by = w.server_id
-    from unnest(${writes.map(({ upstreamId }) => upstreamId)}::text[], ${writes.map(({ entity }) => entity)}::text[],
-      ${writes.map(({ serverId }) => serverId)}::text[], ${writes.map(({ ownId }) => ownId)}::text[])
-      as w (upstream_id, entity, server_id, own_id)
-    where l.tenant_id = ${tenantId} and l.upstream_id = w.upstream_id and l.entity = w.entity and l.own_id = w.own_id
-      and l.taken_by is null`.execute(trx);
+    from unnest(${upstreamIds}::text[], ${entities}::text[], ${writes.map(({ serverId }) => serverId)}::text[],
+      ${ownIds}::text[]) as w (upstream_id, entity, server_id, own_id)
+    where l.tenant_id = ${tenantId} and l.upstream_id = any(${upstreamIds}::text[])
+      and l.entity = any(${entities}::text[]) and l.own_id = any(${ownIds}::text[])
+      and l.upstream_id = w.upstream_id and l.entity = w.entity and l.own_id = w.own_id and l.taken_by is null`;
 }
 
 /** What is known in a shadow of the records among `keys`, by `recordKey`. */
