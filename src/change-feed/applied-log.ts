@@ -3,7 +3,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { sql, type RawBuilder } from "kysely";
 
 import { mergePatch } from "../platform/json-text.ts";
-import { composePatches, patchBetween } from "../platform/merge-patch.ts";
+import { composePatches, onlyWhatIsIn, patchBetween } from "../platform/merge-patch.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import { recordKey, type RecordKey } from "../records/record.ts";
 import type { RecordWrite } from "./write.ts";
@@ -68,7 +68,7 @@ function toRow(record: RecordWrite & { ordinal: number }, codec: PayloadCodec) {
     changeId: mutation?.id ?? randomUUID(),
     entity,
     serverId,
-    op: data === null ? "delete" : mutation?.op === "create" ? "create" : "update",
+    op: operationOf(record),
     isForeign: mutation === undefined && record.changedBy === null,
     userId: mutation?.userId ?? null,
     requestId: mutation?.requestId ?? null,
@@ -79,6 +79,15 @@ function toRow(record: RecordWrite & { ordinal: number }, codec: PayloadCodec) {
   };
 }
 
+/**
+ * The create of a record that was known before, since others had found it first, is a change of it: its patch does not
+ * tell the whole record.
+ */
+function operationOf({ data, before = null, mutation }: RecordWrite): "create" | "update" | "delete" {
+  if (data === null) return "delete";
+  return mutation?.op === "create" && before === null ? "create" : "update";
+}
+
 /** Phones' clocks say anything; what Postgres might not take counts as unknown. */
 function storable(time: Date | null): Date | null {
   const year = time?.getUTCFullYear() ?? NaN;
@@ -87,7 +96,7 @@ function storable(time: Date | null): Date | null {
 
 /**
  * What the mutation changed, and that together with what else was found changed by then. Of a mutation that has crossed
- * another, both belong to the change.
+ * another, both belong to the change. Of a create that is the record, in the names that its client gave.
  */
 function differencesOf({ data, before = null, mutation }: RecordWrite): {
   patch: string | null;
@@ -99,6 +108,6 @@ function differencesOf({ data, before = null, mutation }: RecordWrite): {
   if (mutation.op === "create" && !mutation.isCrossed) return { patch: asMeant, others: null };
   const rest = patchBetween(mergePatch(before ?? undefined, asSent), data);
   const whole = composePatches(asMeant, rest);
-  if (mutation.isCrossed) return { patch: whole, others: null };
+  if (mutation.isCrossed) return { patch: before === null ? onlyWhatIsIn(data, whole) : whole, others: null };
   return { patch: asMeant, others: rest === "{}" ? null : whole };
 }

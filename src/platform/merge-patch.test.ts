@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 
 import { mergePatch } from "./json-text.ts";
-import { composePatches, patchBetween } from "./merge-patch.ts";
+import { composePatches, onlyWhatIsIn, patchBetween } from "./merge-patch.ts";
 
 /** Records as merge patches can tell them: without nulls in objects. */
 const { value: anyValue } = fc.letrec<{ value: unknown }>((tie) => ({
@@ -46,4 +46,11 @@ test("two patches in one do what they do one after the other", () => {
       mergePatch(mergePatch(record, first), second),
     );
   }
+});
+
+test("of a patch is left what the record has, in the patch's words, also a null", () => {
+  const patch = '{"a":"urn:x","b":null,"c":{"d":null,"e":1.0},"f":null,"g":{"h":1}}';
+  expect(onlyWhatIsIn('{"f":null,"c":{"e":1},"a":"17","g":2}', patch)).toBe(
+    '{"a":"urn:x","c":{"e":1.0},"f":null,"g":{"h":1}}',
+  );
 });

@@ -31,6 +31,17 @@ export function composePatches(first: string, second: string): string {
   return toObject([...members]);
 }
 
+/** The members of a patch that a record has, also in objects in it: what is left of a patch that makes the record of nothing. */
+export function onlyWhatIsIn(record: string, patch: string): string {
+  if (!isObject(record) || !isObject(patch)) return patch;
+  const held = membersOf(record);
+  const members = [...membersOf(patch)].flatMap(([key, value]): [string, string][] => {
+    const found = held.get(key);
+    return found === undefined ? [] : [[key, onlyWhatIsIn(found, value)]];
+  });
+  return toObject(members);
+}
+
 /** The last of repeated keys counts, as in JSON.parse. */
 function membersOf(text: string): Map<string, string> {
   return new Map(slicesAt(text).map(({ key, start, end }) => [key, text.slice(start, end)]));
