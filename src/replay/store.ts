@@ -13,16 +13,9 @@ import { claimLanes, type Claim, type NotDue } from "./claim.ts";
 import { commitLanes, type CommitContext, type CommitResult, type LaneCommit } from "./commit.ts";
 import { readDependencies, type Dependency } from "./dependencies.ts";
 import { abandonLane, renewLeases } from "./leases.ts";
+import { readAbsences, readSeededBefore, type Absence, type AbsentRecord } from "./shadows/absences.ts";
 import { readFollowedAt, toFollowed, type FollowedEntry } from "./shadows/log.ts";
-import {
-  readAbsences,
-  readSeededBefore,
-  readServerId,
-  readShadowRecords,
-  type Absence,
-  type AbsentRecord,
-  type ShadowRecord,
-} from "./shadows/records.ts";
+import { readServerId, readShadowRecords, type ShadowRecord } from "./shadows/records.ts";
 
 /**
  * The database as a tenant's lanes use it. What many lanes ask for at the same moment goes in one transaction, and one

@@ -42,13 +42,15 @@ interface Known {
   recordId: string;
 }
 
-function act(phone: Phone, known: Known[], next: (max: number) => number): void {
+/** @param n the number of the mutation, which no other has. */
+function act(phone: Phone, known: Known[], next: (max: number) => number, n: number): void {
   const mentors = known.filter(({ entity }) => entity === "mentor");
   const anyMentor = (): string | undefined => mentors[next(Math.max(1, mentors.length))]?.recordId;
   const target = known[next(known.length + 4)];
   const entity = target?.entity ?? (next(3) === 0 ? "mentor" : "activity");
   const mentor = anyMentor();
   const fields = {
+    n,
     [`f${next(3)}`]: next(1000),
     ...(mentor !== undefined && next(2) === 0 && { mentor }),
     ...(mentor !== undefined && entity === "activity" && next(4) === 0 && { others: [mentor, anyMentor()] }),
@@ -62,16 +64,31 @@ function act(phone: Phone, known: Known[], next: (max: number) => number): void 
   else phone.add({ op: "update", ...target, data: fields });
 }
 
+/** What happened to each record, by its name: the numbers of the mutations that it held one after the other. */
+export function numbersIn(
+  { effects }: ScriptedUpstream,
+  nameOf: (collection: string, id: string) => string,
+): Map<string, string[]> {
+  const numbers = new Map<string, string[]>();
+  for (const { collection, id, record } of effects) {
+    const name = nameOf(collection, id);
+    const { n } = record === undefined ? { n: "deleted" } : (JSON.parse(record) as { n: number });
+    numbers.set(name, [...(numbers.get(name) ?? []), String(n)]);
+  }
+  return numbers;
+}
+
 /** Three phones create, change and delete each other's records. */
 export async function runProgram({ gateway }: Pair, next: (max: number) => number): Promise<void> {
   const phones = Array.from({ length: 3 }, () => newPhone(gateway));
   const known: Known[] = [];
+  let mutations = 0;
   for (let round = 0; round < 4; round++) {
     const before = known.length;
     for (const phone of phones) {
       // What another phone creates in this round is not known here yet.
       const own = known.slice(0, before);
-      for (let n = 0; n < 10; n++) act(phone, own, next);
+      for (let n = 0; n < 10; n++) act(phone, own, next, mutations++);
       known.push(...own.slice(before));
     }
     await Promise.all(phones.map(async (phone) => await phone.send({ wait: 0 })));
