@@ -10,6 +10,7 @@ import { closing, pass, placeOf, toOutcome, tryPass, type Step } from "./leave.t
 import { learn } from "./names.ts";
 import type { OpenDelivery } from "./open-delivery.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
+import { isOwnIdTaken } from "./shadows/records.ts";
 import { ensureLease, whileLeased, type Slice } from "./slice.ts";
 import { unmappable, type Verdict } from "./verdict.ts";
 
@@ -93,6 +94,9 @@ export function faultOf(error: unknown): StoredProblem | undefined {
   }
   if (error instanceof TempIdTaken) {
     return problem("temp-id-in-use", "Two creates of this temp ID took effect at the same moment.");
+  }
+  if (isOwnIdTaken(error)) {
+    return problem("upstream-unexpected", "The shadow has another of the primary's records under this ID.");
   }
   // 22: data exceptions of Postgres, such as a NUL in what the upstream calls the record.
   if (error instanceof Error && "code" in error && String(error.code).startsWith("22")) {

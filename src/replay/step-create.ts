@@ -20,16 +20,21 @@ export async function replayCreate(
 ): Promise<Verdict> {
   const fault = judges.create(ready);
   if (fault) return { kind: "rejected", problem: fault };
-  const { config, serverId, tempId, data } = ready;
+  const { config, data } = ready;
   await beforeSending(slice, ready, attempt, config.create.class === "opaque");
-  const choosesId = config.create.class === "client-id" || config.create.method === "PUT";
-  const id = choosesId ? (tempId ?? serverId) : undefined;
+  const id = chosenId(ready);
   const context = { ...attempt.context, id, whole: data, version: undefined, before: null };
   const effect = await createOrConflict(context);
   if (effect.kind !== "applied") return toVerdict(slice, ready, effect, undefined, attempt);
   const createdId = effect.answer?.id ?? id;
   if (createdId === undefined) return await withoutId(slice, ready, attempt);
   return created(slice, ready, createdId, effect.answer, historyAfter(slice, attempt));
+}
+
+/** The ID that a create gives its record, where the upstream lets us choose. */
+export function chosenId({ config, tempId, serverId }: ReadyMutation): string | undefined {
+  const choosesId = config.create.class === "client-id" || config.create.method === "PUT";
+  return choosesId ? (tempId ?? serverId) : undefined;
 }
 
 /** Another record is in the way; unless it is the one that an earlier call made. */

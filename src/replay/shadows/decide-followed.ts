@@ -4,10 +4,11 @@ import { readIfPossible, refuse, reject } from "../decide.ts";
 import { closing, pass, type Place, type Step } from "../leave.ts";
 import type { OpenDelivery } from "../open-delivery.ts";
 import { whileLeased, type Slice } from "../slice.ts";
-import { recordKey } from "../../records/record.ts";
+import { recordKey, type RecordKey } from "../../records/record.ts";
 import type { FollowedEntry } from "./log.ts";
 import { planFollowed, type Plan } from "./prepare-followed.ts";
-import type { ShadowRecordWrite } from "./records.ts";
+import { isOwnIdTaken, type ShadowRecordWrite } from "./records.ts";
+import { absentIn, hasOwn } from "./unclear-create.ts";
 
 /** What a person says about a change, and what is known of it. */
 interface Decision {
@@ -32,7 +33,7 @@ export async function decideFollowed(
   const { mutation } = entry;
   if (command.command === "reject") return await reject(slice, mutation, command, known, isLast);
   const plan = await planFollowed(slice, entry, primary);
-  if (plan.kind === "nothing") return undefined;
+  if (plan.kind === "nothing") return await takeOver(slice, entry, command, isLast);
   if (plan.kind !== "plan") return await refuse(slice, command, "an earlier change of the record is open");
   const follow = await toFollow(slice, plan, command);
   if (typeof follow === "string") return await refuse(slice, command, follow);
@@ -43,14 +44,52 @@ export async function decideFollowed(
     recordKey: recordKey(plan.key),
     refersTo: [],
   };
-  const outcome = { mutationId: mutation.id, status: "applied" as const, isNew: true };
-  return await pass(slice, { outcome, delivery: closing(slice, place), follow }, place, isLast);
+  return await write(slice, follow, { command, place }, isLast);
 }
+
+/**
+ * A record that the shadow is not meant to have by now, and that a person has found there: it is taken over under its ID,
+ * so that the log goes on with it, and removes it where it was deleted.
+ */
+async function takeOver(
+  slice: Slice,
+  entry: FollowedEntry,
+  command: OpenCommand,
+  isLast: boolean,
+): Promise<Step | undefined> {
+  const { mutation } = entry;
+  const key = { entity: mutation.entity, serverId: mutation.recordId };
+  if (command.recordId === null || !absentIn(slice, entry) || (await hasOwn(slice, key))) return undefined;
+  const own = await ownNamed(slice, entry, key, command.recordId);
+  if (typeof own === "string") return await refuse(slice, command, own);
+  const follow = { ...own, reached: 0, isIncomplete: false };
+  const { id: mutationId, seq } = mutation;
+  const place: Place = { mutationId, seq, op: "create", recordKey: recordKey(key), refersTo: [] };
+  return await write(slice, follow, { command, place }, isLast);
+}
+
+/** Undefined when another record has got the ID in the meantime. */
+async function write(
+  slice: Slice,
+  follow: ShadowRecordWrite,
+  { command, place }: { command: OpenCommand; place: Place },
+  isLast: boolean,
+): Promise<Step | undefined> {
+  const outcome = { mutationId: place.mutationId, status: "applied" as const, isNew: true };
+  try {
+    return await pass(slice, { outcome, delivery: closing(slice, place), follow }, place, isLast);
+  } catch (error) {
+    if (!isOwnIdTaken(error)) throw error;
+    return await refuse(slice, command, hasAnother);
+  }
+}
+
+const hasAnother = "the shadow has another record under this ID";
 
 /** What the shadow calls the record then; or why that can't be. */
 async function toFollow(
   slice: Slice,
-  { entry: { mutation, author, change }, key, op, own, config }: Plan,
+  { entry: { mutation, author, change }, key, op, own }: Plan,
   { recordId }: OpenCommand,
 ): Promise<ShadowRecordWrite | string> {
   const { upstreamId } = slice.claim;
@@ -63,14 +102,22 @@ async function toFollow(
     return { ...own, upstreamId, version: null, reached, ...isGone };
   }
   if (recordId === null) return "it is not known which record this is";
-  const holder = await whileLeased(slice, () =>
-    slice.store.readServerId({ entity: key.entity, ownId: recordId }),
-  );
-  if (holder !== undefined && holder !== key.serverId) return "the shadow has another record under this ID";
-  const found = await readIfPossible(slice, { mutation, author }, recordId);
+  const named = await ownNamed(slice, { mutation, author }, key, recordId);
+  return typeof named === "string" ? named : { ...named, reached, isIncomplete: isSeed };
+}
+
+/** The record under the ID that a person has named; or why it can't be that. */
+async function ownNamed(
+  slice: Slice,
+  entry: Pick<FollowedEntry, "mutation" | "author">,
+  key: RecordKey,
+  ownId: string,
+): Promise<Omit<ShadowRecordWrite, "reached" | "isIncomplete"> | string> {
+  const holder = await whileLeased(slice, () => slice.store.readServerId({ entity: key.entity, ownId }));
+  if (holder !== undefined && holder !== key.serverId) return hasAnother;
+  const found = await readIfPossible(slice, entry, ownId);
   if (found === "gone") return "the shadow has no such record";
-  const version = found?.version ?? null;
-  const mayBeListed = config.match !== undefined;
-  const isThere = { deleted: false, isIncomplete: isSeed, mayBeListed };
-  return { ...key, upstreamId, ownId: recordId, version, reached, ...isThere };
+  const { upstreamId } = slice.claim;
+  const mayBeListed = slice.upstream.entity(key.entity)?.match !== undefined;
+  return { ...key, upstreamId, ownId, version: found?.version ?? null, deleted: false, mayBeListed };
 }

@@ -16,6 +16,7 @@ import type { FollowedEntry } from "./log.ts";
 import { pairWithListed, type Pairing } from "./pair.ts";
 import type { Partners } from "./partners.ts";
 import { prepareFollowed, type PreparedChange, type ReadyChange } from "./prepare-followed.ts";
+import { findMade, unclearCreateOf } from "./unclear-create.ts";
 
 export interface Followed {
   primary: UpstreamConfig;
@@ -41,7 +42,7 @@ export function follower(followed: Followed): ReplayEntry {
     }
     if (known?.state === "parked" && !slice.command) return await stayParked(slice, known);
     const prepared = await prepareOrPair(slice, entry, followed, known);
-    if (prepared.kind === "nothing") return await passOver(slice, entry, isLast);
+    if (prepared.kind === "nothing") return await leaveOut(slice, entry, isLast);
     if (prepared.kind === "ready") return await carry(slice, prepared, isLast);
     if (prepared.kind === "failed") return await withoutLook(slice, prepared, known, isLast);
     return await settleUnsent(slice, { ...mutation, op: prepared.op }, prepared, known, isLast);
@@ -98,6 +99,17 @@ async function withoutLook(
     known,
     isLast,
   );
+}
+
+/** Nothing is sent. What an earlier call may have made is taken over, for the log to go on with; or a person is asked. */
+async function leaveOut(slice: Slice, entry: FollowedEntry, isLast: boolean): Promise<Step> {
+  const made = await unclearCreateOf(slice, entry);
+  const verdict = made && (await findMade(slice, made));
+  if (!made || !verdict) return await passOver(slice, entry, isLast);
+  const { ready, key, delivery } = made;
+  const target = { stored: undefined, data: ready.data, upstreamVersion: null };
+  const change: ReadyChange = { kind: "ready", ready, key, target, reached: 0, isIncomplete: false };
+  return await settleFollowed(slice, change, verdict, delivery, isLast);
 }
 
 /** The shadow has it already, or is not meant to have it. */

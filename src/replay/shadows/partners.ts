@@ -1,4 +1,4 @@
-import { sql, type Kysely, type RawBuilder } from "kysely";
+import { sql, type Kysely, type RawBuilder, type Transaction } from "kysely";
 
 import { inTenant } from "../../platform/db.ts";
 import { hexArray } from "../../platform/pg-arrays.ts";
@@ -7,7 +7,7 @@ import type { RecordKey } from "../../records/record.ts";
 import type { Claim } from "../claim.ts";
 import { servedHere } from "../served-here.ts";
 import { secretId, valueHash } from "./match-value.ts";
-import { pairedOnly, writeShadowRecords } from "./records.ts";
+import { isOwnIdTaken, pairedOnly, writeShadowRecords } from "./records.ts";
 
 /** A record that the shadow held before it was added. */
 export interface Partner {
@@ -63,25 +63,39 @@ export function createPartners(
         own_id === null ? [] : [{ ownId: own_id, takenBy: taken_by }],
       );
     },
-    take: async ({ laneId, epoch }, key, { ownId, version = null }) =>
-      await inTenant(db, tenantId, async (trx) => {
-        const lane = await sql`
-          select 1 from lane
-          where tenant_id = ${tenantId} and lane_id = ${laneId} and epoch = ${epoch} and lease_until is not null
-            and ${servedHere}
-          for update`.execute(trx);
-        if (lane.rows.length === 0) return "lost";
-        const taken = await sql`
-          update shadow_listed set taken_by = ${key.serverId}
-          where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and entity = ${key.entity} and own_id = ${ownId}
-            and (taken_by is null or taken_by = ${key.serverId})
-          returning 1`.execute(trx);
-        if (taken.rows.length === 0) return "taken";
-        const paired = { ...key, upstreamId, ownId, version, deleted: false, isIncomplete: false };
-        await writeShadowRecords(trx, tenantId, [{ ...paired, reached: pairedOnly, mayBeListed: false }]);
-        return "paired";
-      }),
+    async take(claim, key, own) {
+      try {
+        return await inTenant(db, tenantId, (trx) => takeIn(trx, { tenantId, upstreamId }, claim, key, own));
+      } catch (error) {
+        if (isOwnIdTaken(error)) return "taken";
+        throw error;
+      }
+    },
   };
+}
+
+async function takeIn(
+  trx: Transaction<Database>,
+  { tenantId, upstreamId }: { tenantId: string; upstreamId: string },
+  { laneId, epoch }: Claim,
+  key: RecordKey,
+  { ownId, version = null }: { ownId: string; version: string | undefined },
+): Promise<"paired" | "taken" | "lost"> {
+  const lane = await sql`
+    select 1 from lane
+    where tenant_id = ${tenantId} and lane_id = ${laneId} and epoch = ${epoch} and lease_until is not null
+      and ${servedHere}
+    for update`.execute(trx);
+  if (lane.rows.length === 0) return "lost";
+  const taken = await sql`
+    update shadow_listed set taken_by = ${key.serverId}
+    where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and entity = ${key.entity} and own_id = ${ownId}
+      and (taken_by is null or taken_by = ${key.serverId})
+    returning 1`.execute(trx);
+  if (taken.rows.length === 0) return "taken";
+  const paired = { ...key, upstreamId, ownId, version, deleted: false, isIncomplete: false };
+  await writeShadowRecords(trx, tenantId, [{ ...paired, reached: pairedOnly, mayBeListed: false }]);
+  return "paired";
 }
 
 interface PartnerRow {

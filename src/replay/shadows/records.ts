@@ -30,12 +30,20 @@ export function referenceOf(key: RecordKey): string {
   return uuidOf(`tidegate record ${recordKey(key)}`);
 }
 
+/**
+ * Writes what the shadow calls records.
+ *
+ * @throws what `isOwnIdTaken` recognises when another record has one of these IDs there; the transaction has to be rolled
+ * back.
+ */
 export async function writeShadowRecords(
   trx: Transaction<Database>,
   tenantId: string,
-  writes: ShadowRecordWrite[],
+  follows: ShadowRecordWrite[],
 ): Promise<void> {
-  if (writes.length === 0) return;
+  if (follows.length === 0) return;
+  // An ID that one record gives up, another may have got.
+  const writes = follows.toSorted((one, other) => Number(other.deleted) - Number(one.deleted));
   await sql`
     insert into shadow_record (tenant_id, upstream_id, entity, server_id, own_id, version, reached, deleted, is_incomplete)
     select ${tenantId}, w.* from unnest(${writes.map(({ upstreamId }) => upstreamId)}::text[],
@@ -80,6 +88,11 @@ export function takenSql(
       and l.upstream_id = w.upstream_id and l.entity = w.entity and l.own_id = w.own_id and l.taken_by is null`;
 }
 
+/** Another of the primary's records has this ID in the shadow. As Postgres says it: `shadow_record_by_own_id`. */
+export function isOwnIdTaken(error: unknown): boolean {
+  return error instanceof Error && "constraint" in error && error.constraint === "shadow_record_by_own_id";
+}
+
 /** What is known in a shadow of the records among `keys`, by `recordKey`. */
 export async function readShadowRecords(
   trx: Transaction<Database>,
@@ -122,12 +135,19 @@ export async function readServerId(
   trx: Transaction<Database>,
   tenantId: string,
   upstreamId: string,
-  { entity, ownId }: { entity: string; ownId: string },
+  own: { entity: string; ownId: string },
 ): Promise<string | undefined> {
-  // Asked when a person names a record: that is too seldom for an index.
-  const { rows } = await sql<{ server_id: string }>`
+  const { rows } = await serverIdSql(tenantId, upstreamId, own).execute(trx);
+  return rows[0]?.server_id;
+}
+
+export function serverIdSql(
+  tenantId: string,
+  upstreamId: string,
+  { entity, ownId }: { entity: string; ownId: string },
+): RawBuilder<{ server_id: string }> {
+  return sql`
     select server_id from shadow_record
     where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and entity = ${entity} and own_id = ${ownId}
-    limit 1`.execute(trx);
-  return rows[0]?.server_id;
+      and not deleted`;
 }
