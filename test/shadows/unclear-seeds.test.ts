@@ -51,6 +51,11 @@ async function deletedMeanwhile(queues: "postgres" | "redis", entity: object, ta
   return { ...pair, later, remove };
 }
 
+const opaqueBut = (more: object): PairConfig => ({
+  entity: { ...lookup, create: { class: "opaque", ...more } },
+  shadow: soon,
+});
+
 interface Parked {
   id: string;
   kind: string;
@@ -117,11 +122,7 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
   });
 
   test("a change whose create is unclear, and is not made there any more, is taken over if it was made", async () => {
-    const config = (more: object): PairConfig => ({
-      entity: { ...lookup, create: { class: "opaque", ...more } },
-      shadow: soon,
-    });
-    await using pair = await startLater(queues, config({}));
+    await using pair = await startLater(queues, opaqueBut({}));
     const { gateway, primary, shadow } = pair;
     const before = await pair.addShadow();
     await added(before);
@@ -133,7 +134,7 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     await caughtUp(before);
     expect(await openOf(gateway, [create])).toEqual(["parked"]);
     await before.close();
-    const upstreams = withShadow(primary.url, shadow.url, config({ enabled: false }));
+    const upstreams = withShadow(primary.url, shadow.url, opaqueBut({ enabled: false }));
     const { redisUrl } = gateway.environment;
     const redis = redisUrl !== undefined && { redisUrl };
     await using after = await startGateway({ queues, database: gateway.database, upstreams, ...redis });

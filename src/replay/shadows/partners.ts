@@ -79,7 +79,7 @@ async function takeIn(
   { tenantId, upstreamId }: { tenantId: string; upstreamId: string },
   { laneId, epoch }: Claim,
   key: RecordKey,
-  { ownId, version = null }: { ownId: string; version: string | undefined },
+  { ownId, version }: { ownId: string; version: string | undefined },
 ): Promise<"paired" | "taken" | "lost"> {
   const lane = await sql`
     select 1 from lane
@@ -93,8 +93,10 @@ async function takeIn(
       and (taken_by is null or taken_by = ${key.serverId})
     returning 1`.execute(trx);
   if (taken.rows.length === 0) return "taken";
-  const paired = { ...key, upstreamId, ownId, version, deleted: false, isIncomplete: false };
-  await writeShadowRecords(trx, tenantId, [{ ...paired, reached: pairedOnly, mayBeListed: false }]);
+  const paired = { ...key, upstreamId, ownId, deleted: false, isIncomplete: false };
+  await writeShadowRecords(trx, tenantId, [
+    { ...paired, version: version ?? null, reached: pairedOnly, mayBeListed: false },
+  ]);
   return "paired";
 }
 
