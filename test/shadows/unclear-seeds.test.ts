@@ -23,8 +23,11 @@ const answerable: [string, object][] = [
 const createsFirst = ({ method, body }: RecordedRequest): boolean =>
   (method === "POST" || method === "PUT") && body.toString().includes('"first"');
 
-/** Quick to say that a call that shows no effect will not show one any more. */
-const soon = { timeoutMs: 300, processingMs: 0, indexLagMs: 0 };
+/**
+ * Soon says that a call that shows no effect will not show one any more; yet a call outlasts the delete that comes
+ * meanwhile.
+ */
+const soon = { timeoutMs: 3_000, processingMs: 0, indexLagMs: 0 };
 
 /** A seed whose first call has no answer, and whose record is deleted in the primary before the call ends. */
 async function deletedMeanwhile(queues: "postgres" | "redis", entity: object, takesEffect = true) {
