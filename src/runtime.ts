@@ -175,6 +175,7 @@ function openPrimaries({ config, ...opening }: Opening): Served[] {
   return Object.entries(config.tenants).map(([tenantId, tenant]) => ({
     tenantId,
     upstream: openObserved(tenantId, primaryOf(tenant), opening),
+    shadowIds: shadowsOf(tenant).map(({ id }) => id),
   }));
 }
 

@@ -50,7 +50,7 @@ export function startAttempt(
         signal: slice.signal,
         actor: author.userId || undefined,
         requestId: author.requestId || undefined,
-        idempotencyKey: mutation.id,
+        idempotencyKey: ready.idempotencyKey ?? mutation.id,
       },
       change: (call) => noted(slice, attempt, call),
     },

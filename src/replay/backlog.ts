@@ -90,11 +90,8 @@ async function readFollowedAgain(
   { store, claim }: Slice,
   deliveries: OpenDelivery[],
 ): Promise<ClaimedEntry[]> {
-  const ids = new Map(deliveries.map(({ seq, mutationId }) => [seq, mutationId]));
-  const entries = await store.readFollowedAgain(claim.laneId, [...ids.keys()]);
-  // A seed's ID comes from its record's name, and the record may have been given a temp ID since.
-  return entries.map((entry) => {
-    const { mutation } = entry;
-    return { ...entry, mutation: { ...mutation, id: ids.get(mutation.seq) ?? mutation.id } };
-  });
+  return await store.readFollowedAgain(
+    claim.laneId,
+    deliveries.map(({ seq }) => seq),
+  );
 }

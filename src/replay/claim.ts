@@ -1,4 +1,4 @@
-import { sql, type Kysely, type Transaction } from "kysely";
+import { sql, type Kysely, type RawBuilder, type Transaction } from "kysely";
 
 import { inTenant } from "../platform/db.ts";
 import type { Database } from "../platform/schema.ts";
@@ -55,6 +55,8 @@ export interface ClaimContext {
   sliceBytesMax: number;
   /** Whose lanes: another's are never claimed. */
   role: "primary" | "shadow";
+  /** Of a primary: the shadows that follow it. */
+  shadowIds: readonly string[];
 }
 
 /**
@@ -121,7 +123,7 @@ async function claimRows(
   trx: Transaction<Database>,
   tenantId: string,
   laneIds: string[],
-  { owner, leaseMs, role }: ClaimContext,
+  { owner, leaseMs, role, shadowIds }: ClaimContext,
 ): Promise<LaneRow[]> {
   const isShadow = role === "shadow";
   const { rows } = await sql<LaneRow>`
@@ -131,7 +133,7 @@ async function claimRows(
         and (partition is not null) = ${isShadow}
         and (due_at <= clock_timestamp() or (due_at is null and ${isShadow}))
         and (lease_until is null or lease_until <= clock_timestamp())
-        and ${servedHere}
+        and ${servedHere} and ${areFollowing(tenantId, shadowIds)}
       order by lane_id for update
     )
     update lane set epoch = greatest(lane.epoch + 1, ${epochOfRecovery}), owner = ${owner}, aside = false,
@@ -143,6 +145,20 @@ async function claimRows(
     returning lane.lane_id, lane.upstream_id, coalesce(lane.client_id, lane.lane_id::uuid) as client_id, lane.epoch, lane.position, lane.failures,
       free.lease_ended_at, installation.recovered_at, clock_timestamp() as now`.execute(trx);
   return rows;
+}
+
+/**
+ * The database may have been put back to a moment before a shadow was added. What is sent again then has to be logged for
+ * it, or a record that is deleted again would stay there.
+ */
+function areFollowing(tenantId: string, shadowIds: readonly string[]): RawBuilder<unknown> {
+  if (shadowIds.length === 0) return sql`true`;
+  return sql`(select recovered_at is null or recovered_at < now() - interval '1 day' or not exists (
+    select 1 from unnest(${shadowIds}::text[]) as known (upstream_id) where not exists (
+      select 1 from shadow s
+      where s.tenant_id = ${tenantId} and s.upstream_id = known.upstream_id
+    )
+  ) from installation)`;
 }
 
 /** The lanes whose time has not come: a job that was woken early, or lost its delay, comes back then. */

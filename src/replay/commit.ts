@@ -117,7 +117,7 @@ async function commitIn(
     return {
       ...result,
       dueInMs: dueInMs.get(commit.laneId) ?? result.dueInMs,
-      unblocked: [...new Set(endedBy(commit).flatMap(({ id }) => unblocked.get(id) ?? []))],
+      unblocked: [...new Set(endedBy(tenantId, commit).flatMap(({ id }) => unblocked.get(id) ?? []))],
     };
   });
 }
@@ -178,7 +178,7 @@ async function write(
   records: Map<string, StoredRecord>,
   { codec, leaseMs, shadows }: CommitContext,
 ): Promise<Written> {
-  const ended = commits.flatMap(endedBy);
+  const ended = commits.flatMap((commit) => endedBy(tenantId, commit));
   const deliveries = commits.flatMap(({ delivery }) => delivery ?? []);
   const mappings = commits.flatMap(({ mapping }) => mapping ?? []);
   const follows = commits.flatMap(({ follow }) => follow ?? []);
@@ -204,10 +204,10 @@ async function write(
 }
 
 /** What others may have waited for: a mutation, or in a shadow a record, or what was parked or held there. */
-function endedBy({ outcome, follow, delivery, clientId }: LaneCommit): Ended[] {
+function endedBy(tenantId: string, { outcome, follow, delivery, clientId }: LaneCommit): Ended[] {
   const ids = [
     ...(outcome?.isNew ? [outcome.mutationId] : []),
-    ...(follow ? [referenceOf(follow)] : []),
+    ...(follow ? [referenceOf(tenantId, follow)] : []),
     ...(delivery && "settled" in delivery ? [delivery.settled] : []),
   ];
   return ids.map((id) => ({ id, clientId }));

@@ -8,8 +8,11 @@ import { toFollowed, type FollowedEntry } from "./shadows/log.ts";
 export type ClaimedEntry = (LogEntry & { author: Author }) | FollowedEntry;
 
 /** What a claim has to replay, in order. @throws when a block can't be decoded; that is one lane's trouble. */
-export function entriesOf({ blocks, followed, position }: Claim, codec: PayloadCodec): ClaimedEntry[] {
-  if (followed.length > 0) return toFollowed(followed, codec);
+export function entriesOf(
+  { tenantId, blocks, followed, position }: Claim,
+  codec: PayloadCodec,
+): ClaimedEntry[] {
+  if (followed.length > 0) return toFollowed(followed, tenantId, codec);
   return blocks.flatMap((block) => {
     const { text, author } = openBlock(block, codec);
     return decodeBlock(text, position).map((entry) => ({ ...entry, author }));

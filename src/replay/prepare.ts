@@ -27,6 +27,8 @@ export interface ReadyMutation {
   refersTo: string[];
   /** With server IDs in the place of temp IDs. */
   data: string;
+  /** What tells the upstream that a call is a repeat; by default the mutation's id. */
+  idempotencyKey?: string;
 }
 
 export type Prepared =

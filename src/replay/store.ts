@@ -60,7 +60,7 @@ export interface ReplayStoreOptions {
   codec: PayloadCodec;
   owner: string;
   leaseMs: number;
-  upstream: { id: string; role: "primary" | "shadow" };
+  upstream: { id: string; role: "primary" | "shadow"; shadowIds?: readonly string[] };
 }
 
 const sliceBytesMax = 1024 * 1024;
@@ -76,7 +76,8 @@ export function createReplayStore(
     (commits) => commitTogether(db, tenantId, commits, context),
     { itemsMax },
   );
-  const claiming = { owner, leaseMs, sliceBytesMax, role: upstream.role };
+  const { role, shadowIds = [] } = upstream;
+  const claiming = { owner, leaseMs, sliceBytesMax, role, shadowIds };
   return {
     claim: createBatcher((laneIds) => claimLanes(db, tenantId, laneIds, claiming), { itemsMax }),
     setAside: createBatcher(
@@ -95,7 +96,7 @@ export function createReplayStore(
       const rows = await inTenant(db, tenantId, (trx) =>
         readFollowedAt(trx, tenantId, { laneId, positions }, sliceBytesMax),
       );
-      return toFollowed(rows, codec);
+      return toFollowed(rows, tenantId, codec);
     },
     resolve: createBatcher(
       async (lists) => {

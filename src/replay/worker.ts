@@ -29,6 +29,8 @@ export interface Served {
   upstream: Upstream;
   /** A shadow's lanes. Without them: all of the tenant's clients, of which there is one upstream. */
   laneIds?: readonly string[];
+  /** Of a primary: the shadows that follow it. */
+  shadowIds?: readonly string[];
   /** What is done with each entry of a lane; by default what the clients of a primary asked for. */
   replay?: ReplayEntry;
 }
@@ -137,14 +139,14 @@ const leaseMsMin = 5_000;
 function openPosts({ db, codec, served, wake, log }: ReplayDeps): Posts {
   const owner = `${hostname()}/${process.pid}/${randomUUID()}`;
   const all = served.map((one): Post => {
-    const { tenantId, upstream } = one;
+    const { tenantId, upstream, shadowIds = [] } = one;
     const { id, config } = upstream;
     const leaseMs = Math.max(leaseMsMin, 3 * config.timeoutMs);
     const store = createReplayStore(db, tenantId, {
       codec,
       owner,
       leaseMs,
-      upstream: { id, role: config.role },
+      upstream: { id, role: config.role, shadowIds },
     });
     const turns = createTurns({
       upstream,

@@ -96,3 +96,25 @@ test("a recovery is done once, and gives the feed another epoch", async () => {
   expect(done?.after.epoch).not.toBe(done?.before.epoch);
   expect(same?.after).toMatchObject({ epoch: done?.after.epoch, servedAs: done?.after.identity });
 });
+
+test("what a shadow is seeded with counts as of when the shadow was added, however long after a recovery it is read", async () => {
+  const laneId = randomUUID();
+  const addedAt = new Date("2026-01-02T03:04:05Z");
+  await rowsOf(
+    database,
+    `with shadow as (insert into shadow (tenant_id, upstream_id, follows_from, created_at) values ('ours', 'next', 0, $2)),
+     seed as (insert into shadow_seed (tenant_id, upstream_id, partition, position, entity, server_id)
+       values ('ours', 'next', 0, -1, 'activity', '1'))
+     insert into lane (tenant_id, lane_id, upstream_id, partition, position) values ('ours', $1, 'next', 0, -2)`,
+    [laneId, addedAt],
+  );
+  const shadows = createReplayStore(db, tenantId, {
+    codec: plainCodec,
+    owner: "worker",
+    leaseMs: 60_000,
+    upstream: { id: "next", role: "shadow" },
+  });
+  const claim = await shadows.claim(laneId);
+  if (!claim || !("epoch" in claim)) throw new Error("the lane could not be claimed");
+  expect(claim.followed.map(({ created_at }) => created_at)).toEqual([addedAt]);
+});

@@ -1,7 +1,4 @@
-import { execFile } from "node:child_process";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
-import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 
 import { classes } from "../fixtures/capability-classes.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
@@ -16,34 +13,15 @@ import {
   copy,
   newDataDir,
   openAddress,
-  removeAll,
   restore,
   startDatabase,
   startStandby,
   type Address,
   type Server,
 } from "./servers.ts";
+import { expectNothingDrained, expectRefusal, expectServing, recover, useServers } from "./world.ts";
 
-const servers: Server[] = [];
-const track = <S extends Server>(server: S): S => {
-  servers.push(server);
-  return server;
-};
-let template: Server;
-
-// Creating one takes longer than copying it.
-beforeAll(async () => {
-  template = await startDatabase(await newDataDir());
-  await template.stop();
-});
-afterEach(async () => await removeAll(servers.splice(0)));
-afterAll(async () => await removeAll([template]));
-
-async function newServer(): Promise<Server> {
-  const dataDir = await newDataDir();
-  await copy(template, dataDir);
-  return track(await startDatabase(dataDir));
-}
+const { newServer, track } = useServers();
 
 interface World extends AsyncDisposable {
   upstream: ScriptedUpstream;
@@ -170,6 +148,11 @@ test("a snapshot of the disk that is put back is noticed by who has seen more of
   const snapshot = await newDataDir();
   await copy(first, snapshot);
   const second = await startDatabase(first.dataDir);
+  // A day's log, not a moment's: the one that is put back must not have written as much before anybody looks.
+  await asSuperuser(
+    second.superuserUrl,
+    async (client) => void (await client.query("select pg_switch_wal()")),
+  );
   address.pointTo(second);
   await expectServing(gateway);
   const told = await after(phone, names);
@@ -188,42 +171,6 @@ test("a snapshot of the disk that is put back is noticed by who has seen more of
   await expectServing(another);
   await expectOnce(gateway, upstream, phone, told);
 });
-
-const run = promisify(execFile);
-
-/** `npm run recover`, as an operator calls it. */
-async function recover({ ownerUrl }: Server, ...args: string[]): Promise<string> {
-  const script = fileURLToPath(new URL("../../src/recover.ts", import.meta.url));
-  const env = { PATH: process.env["PATH"], MIGRATION_DATABASE_URL: ownerUrl };
-  return (await run(process.execPath, [script, ...args], { env })).stdout;
-}
-
-async function expectRefusal(gateway: TestGateway): Promise<void> {
-  const { status, body } = await gateway.as().get("/health/ready");
-  expect([status, body.status, body.checks.recovery]).toEqual([200, "degraded", "failed"]);
-  expect((await gateway.as().get("/metrics")).text).toContain("tidegate_recovery_needed 1");
-  expect(gateway.log.filter((line) => line.includes('"recovery-needed"'))[0]).toContain("npm run recover");
-}
-
-async function expectServing(gateway: TestGateway): Promise<void> {
-  const isServing = async (): Promise<void> => {
-    const { body } = await gateway.as().get("/health/ready");
-    expect(body).toEqual({ status: "ready", checks: { database: "ok", queues: "ok", recovery: "ok" } });
-    expect((await gateway.as().get("/metrics")).text).toContain("tidegate_recovery_needed 0");
-  };
-  await vi.waitFor(isServing, { timeout: 20_000, interval: 100 });
-}
-
-/** The phones' lanes were looked at in vain: no job waits any more, and nobody has claimed them. */
-async function expectNothingDrained({ database }: TestGateway, lanes: number): Promise<void> {
-  const waiting = "select 1 from lane where due_at <= now() and lease_until is null and position < tail";
-  const jobs = "select count(*)::integer as open from bullmq.job where state = 'waiting'";
-  await vi.waitFor(async () => expect(await rowsOf(database, jobs)).toEqual([{ open: 0 }]), {
-    timeout: 10_000,
-    interval: 50,
-  });
-  expect(await rowsOf(database, waiting)).toHaveLength(lanes);
-}
 
 async function cursorOf(gateway: TestGateway): Promise<string> {
   return (await gateway.as().get("/v1/changes")).body.cursor as string;

@@ -8,14 +8,20 @@ import { closing, pass, placeOf, type Step } from "../leave.ts";
 import type { OpenDelivery } from "../open-delivery.ts";
 import { problem } from "../prepare.ts";
 import { faultOf } from "../settle.ts";
-import type { Slice } from "../slice.ts";
+import { holds } from "../holds.ts";
+import { keepAttempt, type Slice } from "../slice.ts";
 import { replayOne } from "../step.ts";
 import type { Verdict } from "../verdict.ts";
 import { decideFollowed } from "./decide-followed.ts";
 import type { FollowedEntry } from "./log.ts";
 import { pairWithListed, type Pairing } from "./pair.ts";
 import type { Partners } from "./partners.ts";
-import { prepareFollowed, type PreparedChange, type ReadyChange } from "./prepare-followed.ts";
+import {
+  idempotencyKeyOf,
+  prepareFollowed,
+  type PreparedChange,
+  type ReadyChange,
+} from "./prepare-followed.ts";
 import { findMade, unclearCreateOf } from "./unclear-create.ts";
 
 export interface Followed {
@@ -43,9 +49,10 @@ export function follower(followed: Followed): ReplayEntry {
     if (known?.state === "parked" && !slice.command) return await stayParked(slice, known);
     const prepared = await prepareOrPair(slice, entry, followed, known);
     if (prepared.kind === "nothing") return await leaveOut(slice, entry, isLast);
-    if (prepared.kind === "ready") return await carry(slice, prepared, isLast);
+    if (prepared.kind === "ready") return await carry(slice, entry, prepared, isLast);
     if (prepared.kind === "failed") return await withoutLook(slice, prepared, known, isLast);
-    return await settleUnsent(slice, { ...mutation, op: prepared.op }, prepared, known, isLast);
+    const delivery = deliveryOf(slice, entry);
+    return await settleUnsent(slice, { ...mutation, op: prepared.op }, prepared, delivery, isLast);
   };
 }
 
@@ -108,7 +115,15 @@ async function leaveOut(slice: Slice, entry: FollowedEntry, isLast: boolean): Pr
   if (!made || !verdict) return await passOver(slice, entry, isLast);
   const { ready, key, delivery } = made;
   const target = { stored: undefined, data: ready.data, upstreamVersion: null };
-  const change: ReadyChange = { kind: "ready", ready, key, target, reached: 0, isIncomplete: false };
+  const change: ReadyChange = {
+    kind: "ready",
+    ready,
+    key,
+    target,
+    reached: 0,
+    isIncomplete: false,
+    mayBeOlder: false,
+  };
   return await settleFollowed(slice, change, verdict, delivery, isLast);
 }
 
@@ -121,17 +136,50 @@ async function passOver(slice: Slice, { mutation }: FollowedEntry, isLast: boole
   return await pass(slice, { delivery: closing(slice, place), ...done }, place, isLast);
 }
 
-async function carry(slice: Slice, change: ReadyChange, isLast: boolean): Promise<Step> {
-  const { ready, target } = change;
+async function carry(
+  slice: Slice,
+  entry: FollowedEntry,
+  change: ReadyChange,
+  isLast: boolean,
+): Promise<Step> {
+  const { ready } = change;
   const recorded = deliveryOf(slice, ready);
   const delivery = slice.command ? released(slice, ready.mutation, recorded) : recorded;
-  // The primary took it, so it is allowed; and it is made on whatever the shadow holds.
-  const judges: Judges = {
-    create: () => undefined,
-    change: () => Promise.resolve({ kind: "allowed", target }),
+  const verdict = await replayOne(slice, ready, delivery, judging(change));
+  const rest = restOf(slice, entry, change, verdict);
+  if (!rest) return await settleFollowed(slice, change, verdict, delivery, isLast);
+  if (slice.attempt) await keepAttempt(slice, slice.attempt);
+  const brought = await replayOne(slice, rest.ready, delivery, judging(rest));
+  return await settleFollowed(slice, rest, brought, delivery, isLast);
+}
+
+/** The primary took it, so it is allowed; and it is made on whatever the shadow holds. */
+function judging({ target }: ReadyChange): Judges {
+  return { create: () => undefined, change: () => Promise.resolve({ kind: "allowed", target }) };
+}
+
+/** The update that is left to do when a create has found an older state of the record there. */
+function restOf(
+  slice: Slice,
+  entry: FollowedEntry,
+  change: ReadyChange,
+  verdict: Verdict,
+): ReadyChange | undefined {
+  if (!change.mayBeOlder || verdict.kind !== "applied") return undefined;
+  const { record, serverId } = verdict;
+  const { ready, target } = change;
+  if (!record || !ready.config.update.enabled || holds(record.data ?? undefined, ready.data))
+    return undefined;
+  return {
+    ...change,
+    target: { ...target, upstreamVersion: record.upstreamVersion },
+    ready: {
+      ...ready,
+      mutation: { ...ready.mutation, op: "update" },
+      serverId,
+      idempotencyKey: idempotencyKeyOf(slice, { entry, op: "update", wasDeleted: false }),
+    },
   };
-  const verdict = await replayOne(slice, ready, delivery, judges);
-  return await settleFollowed(slice, change, verdict, delivery, isLast);
 }
 
 async function settleFollowed(

@@ -33,7 +33,7 @@ export interface FollowedEntry {
   /** Who made it; nobody is named by an empty user ID. */
   author: Author;
   change: {
-    /** The UUID by which the record can be looked up in the shadow: its temp ID, or one of ours. */
+    /** The UUID by which the record can be looked up in the shadow. */
     reference: string;
     /** Others made it in the primary. */
     isForeign: boolean;
@@ -54,7 +54,6 @@ export interface FollowedRow {
   change_id: string | null;
   entity: string;
   server_id: string;
-  temp_id: string | null;
   op: "create" | "update" | "delete" | null;
   is_foreign: boolean;
   is_completion: boolean;
@@ -88,6 +87,7 @@ export async function readFollowed(
         and position > l.position
       order by position limit ${rowsMax}
     ) s
+    join shadow a on a.tenant_id = ${tenantId} and a.upstream_id = l.upstream_id
     left join record r on r.tenant_id = ${tenantId} and r.entity = s.entity and r.server_id = s.server_id`;
   const changes = sql`
     select ${changeColumns} from ${claimed}
@@ -119,6 +119,7 @@ export async function readFollowedAt(
       where tenant_id = ${tenantId} and upstream_id = l.upstream_id and partition = l.partition
         and position = wanted.position limit 1
     ) s
+    join shadow a on a.tenant_id = ${tenantId} and a.upstream_id = l.upstream_id
     left join record r on r.tenant_id = ${tenantId} and r.entity = s.entity and r.server_id = s.server_id
     where ${isLane}`;
   const changes = sql`
@@ -131,14 +132,17 @@ export async function readFollowedAt(
   return await readWithin(trx, bytesMax, { seeds, changes });
 }
 
-/** Of a lane `l`, its seeds `s` with their records `r` as they are. */
-const seedColumns = sql`l.lane_id, s.position, null::uuid as change_id, s.entity, s.server_id, r.temp_id, null as op,
+/**
+ * Of a lane `l`, its seeds `s` with their records `r` as they are. Their time is that of the shadow's adding `a`: what
+ * was seeded before a recovery may be seeded again long after it.
+ */
+const seedColumns = sql`l.lane_id, s.position, null::uuid as change_id, s.entity, s.server_id, null as op,
   false as is_foreign, s.is_completion, null as user_id, null as request_id, null::timestamptz as occurred_at,
-  now() as created_at, coalesce(r.feed_position, 0) as reached, r.key_id, null::bytea as patch,
+  a.created_at, coalesce(r.feed_position, 0) as reached, r.key_id, null::bytea as patch,
   null::bytea as others, case when not r.deleted then r.data end as data`;
 
 /** Of a lane `l`, what the log says: `c`. */
-const changeColumns = sql`l.lane_id, c.position, c.change_id, c.entity, c.server_id, c.temp_id, c.op, c.is_foreign,
+const changeColumns = sql`l.lane_id, c.position, c.change_id, c.entity, c.server_id, c.op, c.is_foreign,
   false as is_completion, c.user_id, c.request_id, c.occurred_at, c.created_at, c.position as reached, c.key_id,
   c.patch, c.others, c.data`;
 
@@ -149,7 +153,7 @@ async function readWithin(
 ): Promise<FollowedRow[]> {
   const { rows } = await sql<FollowedRow>`
     with seeds as (${seeds}), changes as (${changes})
-    select lane_id, position, change_id, entity, server_id, temp_id, op, is_foreign, is_completion, user_id, request_id,
+    select lane_id, position, change_id, entity, server_id, op, is_foreign, is_completion, user_id, request_id,
       occurred_at, created_at, reached, key_id, patch, others, data
     from (
       select f.*, sum(coalesce(octet_length(patch), 0) + coalesce(octet_length(others), 0)
@@ -163,12 +167,12 @@ async function readWithin(
 }
 
 /** What a claim has to follow, in order. */
-export function toFollowed(rows: FollowedRow[], codec: PayloadCodec): FollowedEntry[] {
+export function toFollowed(rows: FollowedRow[], tenantId: string, codec: PayloadCodec): FollowedEntry[] {
   const text = (row: FollowedRow, bytes: Buffer | null): string | undefined =>
     bytes === null || row.key_id === null ? undefined : codec.decode(row.key_id, bytes);
   return rows.map((row) => {
     const key = { entity: row.entity, serverId: row.server_id };
-    const reference = row.temp_id ?? referenceOf(key);
+    const reference = referenceOf(tenantId, key);
     const [patch, others, whole] = [text(row, row.patch), text(row, row.others), text(row, row.data)];
     return {
       mutation: {

@@ -1,10 +1,12 @@
 import type { Operation } from "../../inbox/mutation.ts";
 import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.ts";
 import { isObject, slicesAt } from "../../platform/json-text.ts";
+import { uuidOf } from "../../platform/uuid.ts";
 import { recordKey, type RecordKey } from "../../records/record.ts";
 import type { Target } from "../judge.ts";
 import { resolve } from "../names.ts";
 import { problem, type Prepared, type ReadyMutation } from "../prepare.ts";
+import { sentBeforeRecovery } from "../recovery.ts";
 import { whileLeased, type Slice } from "../slice.ts";
 import type { FollowedEntry } from "./log.ts";
 import {
@@ -28,6 +30,8 @@ export interface ReadyChange {
   reached: number;
   /** References were left out that come later. */
   isIncomplete: boolean;
+  /** A record that a create finds there may be an older state of it. */
+  mayBeOlder: boolean;
 }
 
 /** Why it can't be sent; `op` is what it would do in the shadow, as far as that is known. */
@@ -44,6 +48,8 @@ export interface Plan {
   op: Operation;
   config: EntityConfig;
   own: ShadowRecord | undefined;
+  /** The shadow had the record before, and has deleted it. */
+  wasDeleted: boolean;
   /** The record for a create, the patch for an update. */
   data: string;
   /** The record afterwards. */
@@ -107,7 +113,7 @@ function planOf(
   if (change.isCompletion && !own?.isIncomplete) return undefined;
   const bare = (text: string): string => withoutOwnFields(text, atPrimary);
   const whole = bare(change.whole ?? "{}");
-  const plan = { ...found, kind: "plan" as const, own, whole };
+  const plan = { ...found, kind: "plan" as const, own, wasDeleted: found.own?.deleted === true, whole };
   if (mutation.op === "delete" || change.whole === undefined) {
     return own && mutation.op === "delete" ? { ...plan, op: "delete", data: "{}" } : undefined;
   }
@@ -134,7 +140,7 @@ async function named(slice: Slice, plan: Plan): Promise<PreparedChange> {
   if ("kind" in lacking) return lacking;
   const inOwnNames = (text: string): string =>
     withOwnNames(withoutNames(text, plan.config, lacking.left), plan.config, names);
-  return toReady(plan, {
+  return toReady(slice, plan, {
     data: inOwnNames(plan.data),
     whole: inOwnNames(plan.whole),
     isIncomplete: lacking.left.size > 0,
@@ -197,7 +203,8 @@ async function lackOf(
   for (const [index, key] of needed.entries()) {
     const { mayCome = true, blockedBy } = absences[index] ?? {};
     if (blockedBy !== undefined) return { kind: "held", blockedBy, ...keysOf(plan) };
-    if (mayCome) return { kind: "waiting", blockedBy: referenceOf(key), ...keysOf(plan) };
+    if (mayCome)
+      return { kind: "waiting", blockedBy: referenceOf(slice.claim.tenantId, key), ...keysOf(plan) };
     const isLeft = isSeed && (await isNeverThere(slice, key));
     if (!isLeft) return { kind: "misfit", problem: unknownTo(key), ...keysOf(plan) };
     left.add(recordKey(key));
@@ -221,26 +228,60 @@ function keysOf({ key, op }: Pick<Plan, "key" | "op">): Pick<Unready, "recordKey
 }
 
 function toReady(
-  { entry: { mutation, author, change }, key, op, config, own }: Plan,
+  slice: Slice,
+  plan: Plan,
   { data, whole, isIncomplete }: { data: string; whole: string; isIncomplete: boolean },
 ): ReadyChange {
+  const { entry, key, op, config, own } = plan;
+  const { mutation, author, change } = entry;
+  const isWhole = mutation.seq < 0 || mutation.op !== "create";
   return {
     kind: "ready",
     key,
     isIncomplete,
+    mayBeOlder: op === "create" && isWhole && isBeforeRecovery(slice, entry),
     // Of one that has to do without something, the log says all again.
     reached: isIncomplete ? 0 : change.isCompletion ? (own?.reached ?? 0) : change.reached,
     target: { stored: undefined, data: whole, upstreamVersion: own?.version ?? null },
     ready: {
       mutation: { ...mutation, op },
       author,
-      config,
+      config: isBeforeRecovery(slice, entry) ? comparing(config) : config,
       serverId: own?.ownId,
       tempId: change.reference,
       recordKey: recordKey(key),
       needs: [],
       refersTo: [],
       data,
+      idempotencyKey: idempotencyKeyOf(slice, plan),
     },
   };
+}
+
+/** It may have been sent in a time that the database has forgotten. */
+function isBeforeRecovery({ claim, leaseMs }: Slice, entry: FollowedEntry): boolean {
+  return sentBeforeRecovery(entry, claim, leaseMs) !== undefined;
+}
+
+/**
+ * A repeated key makes the shadow answer as if it had done again what it did then, and it has done others since: in which
+ * order the primary takes them after a recovery decides, and what the record holds says what is left to do.
+ */
+function comparing(config: EntityConfig): EntityConfig {
+  if (config.update.class !== "idempotency-key") return config;
+  return { ...config, update: { ...config.update, class: "lookup" } };
+}
+
+/**
+ * A record is created once, whichever of its changes brings that about: after a recovery it may be another one. Every
+ * other call is recognised by its change, and never taken for one of the time that was forgotten.
+ */
+export function idempotencyKeyOf(
+  slice: Slice,
+  { entry, op, wasDeleted }: Pick<Plan, "entry" | "op" | "wasDeleted">,
+): string {
+  const { mutation, change } = entry;
+  if (op === "create" && !wasDeleted) return uuidOf(`tidegate create ${change.reference}`);
+  if (!isBeforeRecovery(slice, entry)) return mutation.id;
+  return uuidOf(`tidegate change ${mutation.id} ${slice.claim.recoveredAt?.toISOString()}`);
 }

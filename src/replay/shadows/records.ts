@@ -25,9 +25,12 @@ export interface ShadowRecordWrite extends ShadowRecord {
 /** What a record has reached that is paired, and no more: nothing was carried to it yet. */
 export const pairedOnly = -1;
 
-/** Our own name, a bare UUID, for a record that no client gave a temp ID. */
-export function referenceOf(key: RecordKey): string {
-  return uuidOf(`tidegate record ${recordKey(key)}`);
+/**
+ * Our own name, a bare UUID, for a record in the tenant's shadows. It comes from the published ID alone, which a recovery
+ * finds again; a temp ID would only be known again once the client that gave it has sent its create again.
+ */
+export function referenceOf(tenantId: string, key: RecordKey): string {
+  return uuidOf(`tidegate record ${tenantId} ${recordKey(key)}`);
 }
 
 /**

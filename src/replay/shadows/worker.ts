@@ -9,6 +9,7 @@ import { follower } from "./follow.ts";
 import { laneIdOf } from "./log.ts";
 import { readOverdueShadowLanes } from "./overdue.ts";
 import { createPartners } from "./partners.ts";
+import { createStrayLook } from "./strays.ts";
 
 /** A shadow with the primary that it follows. */
 export interface Shadow {
@@ -37,16 +38,19 @@ export function startShadowWorker({ shadows, secrets, ...deps }: ShadowDeps): Re
       for (const laneId of lanesOf(shadow)) deps.wake(shadow.tenantId, laneId);
     },
   });
+  const lookForStrays = createStrayLook(deps.db);
 
   async function readOverdue(tenantId: string): Promise<OverdueLane[]> {
     const own = shadows.filter((shadow) => shadow.tenantId === tenantId);
     // Each time: a database that was put back to an earlier moment knows nothing of a shadow that is newer.
     for (const shadow of own) adding.look(shadow);
-    return await readOverdueShadowLanes(
-      deps.db,
-      tenantId,
-      own.map(({ upstream }) => upstream.id),
+    const upstreamIds = own.map(({ upstream }) => upstream.id);
+    const overdue = await readOverdueShadowLanes(deps.db, tenantId, upstreamIds);
+    const lanes = own.flatMap((shadow) =>
+      lanesOf(shadow).map((laneId) => ({ upstreamId: shadow.upstream.id, laneId })),
     );
+    const strays = await lookForStrays(tenantId, lanes);
+    return [...overdue, ...strays.map((laneId) => ({ laneId, overdueMs: 0 }))];
   }
 
   const worker = startReplayWorker({ ...deps, queue: shadowQueue, served, readOverdue });
