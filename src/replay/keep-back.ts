@@ -14,6 +14,11 @@ export interface Failed {
   history: History | undefined;
 }
 
+/** What has to wait was not sent, whoever had the lane before; unless there is an intent. */
+function onItsWay(delivery: OpenDelivery | undefined): OpenDelivery | undefined {
+  return delivery?.state === "sending" ? delivery : undefined;
+}
+
 /** Nothing was tried now; what was before is not forgotten. */
 export function untried(delivery: OpenDelivery | undefined): Failed {
   if (!delivery?.possiblySent) return { error: undefined, history: undefined };
@@ -60,7 +65,7 @@ export async function hold(
   if (delivery?.state === "held" && delivery.blockedBy === blockedBy && !slice.command) {
     return { kind: "skipped", dueInMs: undefined };
   }
-  const row = toDelivery(slice, place, untried(delivery), delivery);
+  const row = toDelivery(slice, place, untried(onItsWay(delivery)), delivery);
   return await pass(slice, { delivery: { ...row, state: "held", blockedBy } }, place, isLast);
 }
 
@@ -79,7 +84,7 @@ export async function waitFor(
   const { baseMs, capMs } = slice.upstream.config.retry;
   const failures = slice.failures + 1;
   const dueInMs = backoffMs(failures, { baseMs, capMs: Math.min(capMs, waitCapMs) });
-  const row = toDelivery(slice, place, untried(delivery), delivery);
+  const row = toDelivery(slice, place, untried(onItsWay(delivery)), delivery);
   return await stop(slice, {
     failures,
     // A shadow waits for a record, not for a mutation.

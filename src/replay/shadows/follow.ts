@@ -51,7 +51,7 @@ export function follower(followed: Followed): ReplayEntry {
     if (prepared.kind === "nothing") return await leaveOut(slice, entry, isLast);
     if (prepared.kind === "ready") return await carry(slice, entry, prepared, isLast);
     if (prepared.kind === "failed") return await withoutLook(slice, prepared, known, isLast);
-    const delivery = deliveryOf(slice, entry);
+    const delivery = known?.state === "sending" ? deliveryOf(slice, entry) : known;
     return await settleUnsent(slice, { ...mutation, op: prepared.op }, prepared, delivery, isLast);
   };
 }
