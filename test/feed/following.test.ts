@@ -84,44 +84,51 @@ const rounds: fc.Arbitrary<Round[]> = fc
   .array(fc.array(deed, { minLength: 3, maxLength: 9 }), { minLength: 4, maxLength: 6 })
   .map((program) => [start, ...program]);
 
-test("whoever follows the cursor ends with exactly the records in the scopes, as the upstream has them", async () => {
-  await fc.assert(
-    fc.asyncProperty(rounds, async (program) => {
-      const run = randomUUID();
-      const names = { mentor: (n: number) => `mentor${n}-${run}`, group: (n: number) => `group${n}-${run}` };
-      const known: string[] = [];
-      const readers = [
-        ...Array.from({ length: phones }, (_, n) => newPhone(names.mentor(n), [names.group(n)])),
-        newReader(`coordinator-${run}`, [names.group(0), names.group(1)], undefined),
-      ];
-      const team = readers.slice(0, phones) as Phone[];
-      for (const round of program) {
-        await Promise.all(
-          team.map((actor, n) =>
-            actAll(
-              actor,
-              round.filter((one) => one.phone === n),
-              known,
-              names,
+test(
+  "whoever follows the cursor ends with exactly the records in the scopes, as the upstream has them",
+  { timeout: 120_000 },
+  async () => {
+    await fc.assert(
+      fc.asyncProperty(rounds, async (program) => {
+        const run = randomUUID();
+        const names = {
+          mentor: (n: number) => `mentor${n}-${run}`,
+          group: (n: number) => `group${n}-${run}`,
+        };
+        const known: string[] = [];
+        const readers = [
+          ...Array.from({ length: phones }, (_, n) => newPhone(names.mentor(n), [names.group(n)])),
+          newReader(`coordinator-${run}`, [names.group(0), names.group(1)], undefined),
+        ];
+        const team = readers.slice(0, phones) as Phone[];
+        for (const round of program) {
+          await Promise.all(
+            team.map((actor, n) =>
+              actAll(
+                actor,
+                round.filter((one) => one.phone === n),
+                known,
+                names,
+              ),
             ),
-          ),
-        );
-      }
-      for (const reader of readers) while (await readPage(reader, 3));
+          );
+        }
+        for (const reader of readers) while (await readPage(reader, 3));
 
-      const records = upstream.records("activities").map((text) => JSON.parse(text) as ActivityRecord);
-      for (const { sees, held } of readers) {
-        const expected = records.filter(sees).map((one) => [String(one.id), one]);
-        expect(Object.fromEntries(held)).toEqual(Object.fromEntries(expected));
-      }
-      for (const { outbox, outcomes } of team) {
-        const sent = Array.from({ length: outbox.batch().previousSeq }, (_, index) => index + 1);
-        expect(outcomes).toEqual(sent);
-      }
-    }),
-    { numRuns: 6, endOnFailure: true },
-  );
-});
+        const records = upstream.records("activities").map((text) => JSON.parse(text) as ActivityRecord);
+        for (const { sees, held } of readers) {
+          const expected = records.filter(sees).map((one) => [String(one.id), one]);
+          expect(Object.fromEntries(held)).toEqual(Object.fromEntries(expected));
+        }
+        for (const { outbox, outcomes } of team) {
+          const sent = Array.from({ length: outbox.batch().previousSeq }, (_, index) => index + 1);
+          expect(outcomes).toEqual(sent);
+        }
+      }),
+      { numRuns: 6, endOnFailure: true },
+    );
+  },
+);
 
 function newReader(sub: string, memberOf: string[], clientId: string | undefined): Reader {
   return {

@@ -177,6 +177,10 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     expect(creates(shadow)).toEqual([]);
     await expectSame(pair);
   });
+});
+
+describe("whatever the queues are on", { timeout: 120_000 }, () => {
+  const queues = "postgres";
 
   test.each(["conditional", "lookup", "idempotency-key"])(
     "a worker that is killed in the middle of pairings leaves one effect each, by class %s",
