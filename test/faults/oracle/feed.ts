@@ -19,8 +19,10 @@ export async function judgeFeed({ postgres }: World): Promise<Violation[]> {
      where k.status is not null group by 1 having count(f.mutation_id) <> 1`,
   );
   const unfed = await postgres.rows<{ entity: string; server_id: string }>(
-    `select entity, server_id from record r where feed_position <> (
-       select max(position) from feed f where f.entity = r.entity and f.record_id = r.server_id)`,
+    `select r.entity, r.server_id from record r
+     join (select entity, record_id, max(position) as position from feed group by 1, 2) f
+       on f.entity = r.entity and f.record_id = r.server_id
+     where r.feed_position <> f.position`,
   );
   return [
     ...gaps.map((row) => broken(`the feed has gaps: ${JSON.stringify(row)}`)),
