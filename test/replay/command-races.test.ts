@@ -9,7 +9,7 @@ import type { RecordedRequest } from "../fixtures/scripted-store.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
 import { whileLocked } from "./locked.ts";
 import { newOperator, type Operator } from "./operator.ts";
-import { bodyHas, quiet, withParked } from "./parked.ts";
+import { bodyHas, quiet } from "./parked.ts";
 import { linesOf, newPhone, type Phone } from "./phone.ts";
 import { deliveriesOf, laneOf, rowsOf } from "./rows.ts";
 
@@ -29,17 +29,12 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
 
   test("commands about one mutation are carried out in the order in which they were given", async () => {
     const phone = newPhone(gateway);
-    const { marker, parked } = await withParked(upstream, phone);
-    upstream.script(bodyHas(marker), faults.status(418));
-    await whileLocked(gateway, phone.clientId, async (queued) => {
-      const given = [operator.command(parked.id, { command: "retry" })];
-      await queued(1);
-      given.push(operator.command(parked.id, { command: "reject" }));
-      await queued(2);
-      given.push(operator.command(parked.id, { command: "retry" }));
-      await queued(3);
-      return given;
-    });
+    const { gate, parked, marker } = await inHand(phone);
+    upstream.script((request) => bodyHas(marker)(request) && nOf(request) === 0, faults.status(418));
+    await operator.command(parked.id, { command: "retry" });
+    await operator.command(parked.id, { command: "reject" });
+    await operator.command(parked.id, { command: "retry" });
+    gate.resolve();
     expect(await operator.done(parked.id)).toEqual(["parked", "rejected", "refused: it had ended"]);
     await phone.settled();
   });
