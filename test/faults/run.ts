@@ -43,6 +43,8 @@ const flushMs = 45_000;
 const unsteadyMs = 10_000;
 /** Take-overs, sweeps and backoffs are over long before. */
 const quietMs = 120_000;
+/** Phones that say more than is replayed under all these faults would only prove that it gets late. */
+const backlogMax = 1_500;
 
 /** One run: a world, phones that use it, faults, then peace, then judgement. What it found is in `violations`. */
 export async function runOnce(
@@ -62,7 +64,8 @@ export async function runOnce(
 
   world.upstream.ask({ ask: "faults", rate });
   const startedAt = performance.now();
-  await Promise.all([play(program, phones, startedAt, signal), disturber.run(schedule, startedAt, signal)]);
+  const playing = { world, untilMs: seconds * 1_000, signal };
+  await Promise.all([play(program, phones, startedAt, playing), disturber.run(schedule, startedAt, signal)]);
   await disturber.heal();
   await Promise.all(phones.map(async (phone) => await phone.flush(flushMs)));
   // Much is replayed only now; calls go on failing meanwhile.
@@ -133,27 +136,54 @@ function startFollowers(
   }));
 }
 
-/** Lets the phones act at their times. */
+/** Lets the phones act at their times; while too much is waiting to be replayed, they have nothing to say. */
 async function play(
   program: Program,
   phones: Phone[],
   startedAt: number,
-  signal: AbortSignal,
+  { world, untilMs, signal }: { world: World; untilMs: number; signal: AbortSignal },
 ): Promise<void> {
+  let pausedMs = 0;
+  let lookAtMs = 0;
   for (const turn of program.turns) {
-    await delay(Math.max(0, startedAt + turn.atMs - performance.now()), undefined, { signal });
+    const elapsedMs = (): number => performance.now() - startedAt;
+    await delay(Math.max(0, turn.atMs + pausedMs - elapsedMs()), undefined, { signal });
+    if (elapsedMs() > lookAtMs) {
+      const beganMs = elapsedMs();
+      while ((await backlogOf(world)) > backlogMax && elapsedMs() < untilMs)
+        await delay(500, undefined, { signal });
+      lookAtMs = elapsedMs() + 1_000;
+      pausedMs += elapsedMs() - beganMs;
+    }
+    if (elapsedMs() > untilMs) return;
     phones[turn.phone]?.act(turn);
   }
 }
 
-/** Waits until no lane has anything to do; for so long, and no longer. False when some still have. */
+/** About how many mutations wait to be replayed. The database may be down at this moment. */
+async function backlogOf({ postgres }: World): Promise<number> {
+  const [row] = await postgres
+    .rows("select coalesce(sum(tail - position), 0)::integer as backlog from lane")
+    .catch(() => []);
+  return (row as { backlog: number } | undefined)?.backlog ?? 0;
+}
+
+/**
+ * Waits until no lane has anything to do. False when some still have, and none has moved for so long; or when they have
+ * moved on and on.
+ */
 async function untilQuiet({ postgres }: World, forMs: number, signal: AbortSignal): Promise<boolean> {
-  const until = performance.now() + forMs;
-  while (performance.now() < until) {
-    const busy = await postgres.rows(
-      "select 1 from lane where due_at is not null or lease_until is not null or position < tail limit 1",
-    );
-    if (busy.length === 0) return true;
+  const giveUpAt = performance.now() + 5 * forMs;
+  let movedAt = performance.now();
+  let last = "";
+  while (performance.now() < Math.min(giveUpAt, movedAt + forMs)) {
+    const [now] = (await postgres.rows(`
+      select count(*) filter (where due_at is not null or lease_until is not null or position < tail)::integer as busy,
+        sum(position) as position, (select count(*) from delivery) as open
+      from lane`)) as { busy: number; position: string; open: string }[];
+    if (now?.busy === 0) return true;
+    if (JSON.stringify(now) !== last) movedAt = performance.now();
+    last = JSON.stringify(now);
     await delay(100, undefined, { signal });
   }
   return false;
