@@ -13,6 +13,7 @@ import Fastify, {
 } from "fastify";
 import type { Logger } from "pino";
 
+import { answerSerializers } from "./answer-serializers.ts";
 import { answerBrokenHttp } from "./broken-http.ts";
 import { registerProblems, toTidegateError } from "./error-handler.ts";
 import { exactValidation } from "./exact-validation.ts";
@@ -86,7 +87,9 @@ function instantiate({ logger, limits }: HttpServerOptions): HttpServer {
     return503OnClosing: false,
     trustProxy: false,
     routerOptions: { maxParamLength: 255 },
-    schemaController: exactValidation,
+    schemaController: {
+      compilersFactory: { buildValidator: exactValidation(), buildSerializer: answerSerializers() },
+    },
     clientErrorHandler: answerBrokenHttp,
     frameworkErrors: (error, request, reply) => {
       reply.header("x-request-id", request.id);
