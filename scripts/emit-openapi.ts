@@ -21,6 +21,7 @@ const app = await buildApp({
   codec: plainCodec,
   hints: createHints(),
   wakeShadow: undefined,
+  wakeInbound: Object.assign(() => undefined, { now: () => Promise.resolve() }),
   wake: Object.assign(() => undefined, { now: () => Promise.resolve() }),
   queues: [],
   metrics: createMetrics(),

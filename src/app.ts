@@ -3,6 +3,7 @@ import { sql } from "kysely";
 import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 
+import type { Polled } from "./change-feed/first-reading.ts";
 import { feedRoutes } from "./change-feed/routes.ts";
 import { ChangeSchema } from "./change-feed/schema.ts";
 import { snapshotRoutes } from "./change-feed/snapshot-routes.ts";
@@ -13,6 +14,7 @@ import { registerOpenapi } from "./http/openapi.ts";
 import { registerOpsAuth } from "./http/ops-auth.ts";
 import { createHttpServer, type HttpServer } from "./http/server.ts";
 import { idMapRoutes } from "./id-map/routes.ts";
+import { eventRoutes } from "./inbound/events-routes.ts";
 import { createInbox } from "./inbox/append.ts";
 import { MutationResultSchema } from "./inbox/result-schema.ts";
 import { mutationRoutes } from "./inbox/routes.ts";
@@ -29,6 +31,7 @@ import type { JobQueue } from "./platform/queues.ts";
 import type { Database } from "./platform/schema.ts";
 import { version } from "./platform/version.ts";
 import type { Wake } from "./replay/wake.ts";
+import { polledEntities, primaryOf } from "./upstream/primary.ts";
 
 export interface AppDeps {
   role: "all" | "api" | "worker";
@@ -39,6 +42,8 @@ export interface AppDeps {
   wake: Wake;
   /** Of the shadows' lanes, if there are shadows. */
   wakeShadow: Wake | undefined;
+  /** Of what is asked of primaries. */
+  wakeInbound: Wake;
   queues: readonly JobQueue[];
   metrics: Registry;
   log: Logger;
@@ -73,7 +78,8 @@ async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   const { config } = deps;
   const requireClient = await registerClientAuth(app, { tenants: config.tenants });
   const { epoch } = deps.installation;
-  const shared = { ...deps, epoch, requireClient, inbox: createInbox(deps.db, deps.codec) };
+  const polledOf = (tenantId: string): Polled => polledIn(config, tenantId);
+  const shared = { ...deps, epoch, polledOf, requireClient, inbox: createInbox(deps.db, deps.codec) };
   app.addSchema(MutationResultSchema);
   app.addSchema(ChangeSchema);
   await app.register(capabilityRoutes, shared);
@@ -82,10 +88,18 @@ async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   await app.register(idMapRoutes, shared);
   await app.register(snapshotRoutes, shared);
   await app.register(feedRoutes, shared);
+  await app.register(eventRoutes, deps);
   if (config.ops) {
     const requireOps = await registerOpsAuth(app, { auth: config.ops.auth });
     await app.register(operationsRoutes, { ...deps, requireOps });
     await app.register(shadowRoutes, { ...deps, requireOps });
     await registerQueuesBoard(app, { queues: deps.queues, requireOps });
   }
+}
+
+function polledIn({ tenants }: Config, tenantId: string): Polled {
+  const tenant = tenants[tenantId];
+  if (!tenant) return { upstreamId: "", entities: [] };
+  const { id, upstream } = primaryOf(tenant);
+  return { upstreamId: id, entities: polledEntities(upstream) };
 }

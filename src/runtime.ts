@@ -3,6 +3,8 @@ import type { Logger } from "pino";
 
 import { buildApp } from "./app.ts";
 import type { HttpServer } from "./http/server.ts";
+import { createInboundMetrics } from "./inbound/metrics.ts";
+import { pollQueue, startInboundWorker } from "./inbound/worker.ts";
 import { loadConfig } from "./platform/config/load.ts";
 import type { Config } from "./platform/config/schema.ts";
 import { assertDatabaseReachable } from "./platform/database-check.ts";
@@ -92,6 +94,8 @@ async function open(
   const ofShadows = hasShadows(config) ? backend.queue(shadowQueue) : undefined;
   const wake = createWake(queue, log);
   const wakeShadow = ofShadows && createWake(ofShadows, log);
+  const inboundQueue = backend.queue(pollQueue);
+  const wakeInbound = createWake(inboundQueue, log);
   const hints = createHints();
   const registry = createMetrics();
   registerRecoveryGauge(registry, installation);
@@ -109,13 +113,25 @@ async function open(
       });
       onClose(() => worker.close());
     }
+    const served = openPrimaries(opening);
+    const tellShadows = wakeShadow && createShadowTeller(wakeShadow, shadowIds(config));
+    const inbound = startInboundWorker({
+      ...shared,
+      wake: wakeInbound,
+      asked: served.filter(isAsked).map((one) => ({ ...one, hasShadows: (one.shadowIds ?? []).length > 0 })),
+      onRecords(tenantId, records) {
+        if (tellShadows) for (const record of records) tellShadows(tenantId, record);
+      },
+      metrics: createInboundMetrics(registry),
+    });
+    onClose(() => inbound.close());
     const worker = startReplayWorker({
       ...shared,
       queue: replayQueue,
       wake,
-      served: openPrimaries(opening),
+      served,
       readOverdue: (tenantId) => readOverdueLanes(db, tenantId),
-      ...(wakeShadow && { onRecord: createShadowTeller(wakeShadow, shadowIds(config)) }),
+      ...(tellShadows && { onRecord: tellShadows }),
     });
     onClose(() => worker.close());
   }
@@ -130,7 +146,8 @@ async function open(
     hints,
     wake,
     wakeShadow,
-    queues: ofShadows ? [queue, ofShadows] : [queue],
+    wakeInbound,
+    queues: ofShadows ? [queue, ofShadows, inboundQueue] : [queue, inboundQueue],
     metrics: registry,
     log,
     cursorSecrets: environment.cursorSecrets,
@@ -177,6 +194,11 @@ function openPrimaries({ config, ...opening }: Opening): Served[] {
     upstream: openObserved(tenantId, primaryOf(tenant), opening),
     shadowIds: shadowsOf(tenant).map(({ id }) => id),
   }));
+}
+
+/** Whether the primary says what others change in it, or is asked for that. */
+function isAsked({ upstream: { config } }: Served): boolean {
+  return config.poll !== undefined || config.events !== undefined;
 }
 
 function openShadows({ config, ...opening }: Opening): Shadow[] {

@@ -5,11 +5,14 @@ import { Type } from "typebox";
 import { errorAnswers } from "../http/problem.ts";
 import { stringifyRaw } from "../http/raw-json.ts";
 import { uuidQuery } from "../inbox/result-schema.ts";
+import type { Polled } from "./first-reading.ts";
 import type { FeedDeps } from "./pull.ts";
 import { shownRecordMembers } from "./schema.ts";
 import { takeSnapshot } from "./snapshot.ts";
 
 export interface SnapshotRouteDeps extends FeedDeps {
+  /** What of the tenant's primary has to be read before there is a snapshot. */
+  polledOf: (tenantId: string) => Polled;
   requireClient: onRequestAsyncHookHandler;
 }
 
@@ -59,6 +62,7 @@ const snapshotSchema = {
       "client-owned",
       "cursor-expired",
       "internal",
+      "not-ready",
       "unavailable",
     ),
   },

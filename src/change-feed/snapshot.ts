@@ -2,6 +2,7 @@ import { assertOwnClient } from "../clients/client.ts";
 import type { Identity } from "../http/identity.ts";
 import { inTenantSnapshot } from "../platform/db.ts";
 import { signCursor } from "./cursor.ts";
+import { assertReadOnce, type Polled } from "./first-reading.ts";
 import { readHead } from "./head.ts";
 import type { FeedDeps } from "./pull.ts";
 import { readSnapshot, type SnapshotPlace } from "./read-snapshot.ts";
@@ -23,9 +24,10 @@ export interface SnapshotAnswer {
  * What changes after the snapshot has begun is left out of the pages that are still to come, and stands behind the cursor.
  *
  * @throws {TidegateError} `cursor-expired`: the client begins another snapshot. `client-owned`: it is another user's client.
+ * `not-ready`: the primary's records are not known yet, the client asks again later.
  */
 export async function takeSnapshot(
-  { db, codec, cursorSecrets, epoch }: FeedDeps,
+  { db, codec, cursorSecrets, epoch, polledOf }: FeedDeps & { polledOf: (tenantId: string) => Polled },
   { tenantId, userId, scopes }: Identity,
   { clientId, page, limit }: { clientId: string | undefined; page: string | undefined; limit: number },
 ): Promise<SnapshotAnswer> {
@@ -33,6 +35,7 @@ export async function takeSnapshot(
   const place = page === undefined ? undefined : toPlace(readToken(cursorSecrets, "page", claims, page));
   return await inTenantSnapshot(db, tenantId, async (trx) => {
     if (clientId !== undefined) await assertOwnClient(trx, { tenantId, clientId }, userId);
+    if (!place) await assertReadOnce(trx, tenantId, polledOf(tenantId));
     const head = await readHead(trx, tenantId);
     if (place && place.until > head.position) throw tokenExpired("page", "It is ahead of this feed.");
     // The database was recovered a moment ago: its positions are other ones.

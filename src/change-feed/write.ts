@@ -26,6 +26,11 @@ export interface RecordWrite extends RecordKey {
   before?: string | null;
   /** The mutation that changed it, if it is known how. */
   mutation?: AppliedMutation;
+  /**
+   * The record stands so already, since somebody saw the change at the upstream before us: readers were told, and are not
+   * told again. Whose change it is gets known by it.
+   */
+  isKnown?: boolean;
 }
 
 /** A record that was not known when the transaction began has been written by another since; it has to be rolled back. */
@@ -114,9 +119,10 @@ function writtenRecords(
         ${uuidArray(records.map(({ createdBy }) => createdBy))}::uuid[],
         ${uuidArray(records.map(({ changedBy }) => changedBy))}::uuid[],
         ${bigintArray(records.map(({ changedBase }) => changedBase))}::bigint[],
-        ${byteaArray(records.map(({ data }) => (data === null ? null : codec.encode(data))))}::bytea[]
+        ${byteaArray(records.map(({ data }) => (data === null ? null : codec.encode(data))))}::bytea[],
+        ${records.map(({ isKnown = false }) => isKnown)}::boolean[]
       ) as r (ordinal, entity, server_id, version, scopes, upstream_version, temp_id, created_by, changed_by,
-        changed_base, data)`;
+        changed_base, data, is_known)`;
 }
 
 /**
@@ -137,7 +143,9 @@ function madeRecords(tenantId: string, codec: PayloadCodec): RawBuilder<unknown>
 /** Those that this transaction has locked. */
 function movedRecords(tenantId: string, codec: PayloadCodec): RawBuilder<unknown> {
   return sql`
-      update record set version = r.version, feed_position = r.feed_position, deleted = r.data is null,
+      update record set version = case when r.is_known then record.version else r.version end,
+        feed_position = case when r.is_known then record.feed_position else r.feed_position end,
+        deleted = r.data is null,
         scopes = r.scopes::text[], upstream_version = r.upstream_version,
         temp_id = coalesce(r.temp_id, record.temp_id), created_by = coalesce(r.created_by, record.created_by),
         changed_by = r.changed_by, changed_base = r.changed_base, changed_at = now(), key_id = ${codec.keyId},
@@ -172,7 +180,8 @@ function toFeedRows(entry: FeedEntry, ordinal: number, locked: ReadonlyMap<strin
       },
     ];
   }
-  const { entity, serverId, scopes } = entry.record;
+  const { entity, serverId, scopes, isKnown } = entry.record;
+  if (isKnown) return [];
   const left = (locked.get(recordKey(entry.record))?.scopes ?? []).filter((scope) => !scopes.includes(scope));
   const row = (scope: string, kind: FeedTable["kind"]): FeedRow => ({
     ordinal,

@@ -18,6 +18,13 @@ export const errorCodes = {
     action:
       "None for single clients, which refresh and retry. Many at once: check `auth` in the configuration.",
   },
+  "signature-invalid": {
+    status: 401,
+    title: "The event's signature was not accepted",
+    cause: "An event of an upstream without a signature, with a wrong one, or from another time.",
+    action:
+      "Compare the secret and the form of the signature under `events` with the upstream's, and both clocks.",
+  },
   forbidden: {
     status: 403,
     title: "The token does not allow this",
@@ -86,6 +93,14 @@ export const errorCodes = {
     title: "The gateway can't take requests at the moment",
     cause: "Postgres is unreachable, or the process is stopping.",
     action: "Check Postgres; clients honour `Retry-After` and keep their outbox.",
+  },
+  "not-ready": {
+    status: 503,
+    title: "The system of record has not been read yet",
+    cause:
+      "The first reading of the primary's records (`poll`) has not come to its end; a snapshot would lack some.",
+    action:
+      "None if it comes to its end; see the log for an upstream that can't be asked. Clients honour `Retry-After`.",
   },
   "idempotency-key-reused": {
     status: 409,

@@ -25,6 +25,11 @@ export interface Database {
   shadow_record: ShadowRecordTable;
   shadow_listing: ShadowListingTable;
   shadow_listed: ShadowListedTable;
+  inbound: InboundTable;
+  inbound_entity: InboundEntityTable;
+  inbound_seen: InboundSeenTable;
+  inbound_look: InboundLookTable;
+  inbound_adopted: InboundAdoptedTable;
 }
 
 export interface InstallationTable {
@@ -292,4 +297,55 @@ export interface ShadowListedTable {
   value_hash: Buffer | null;
   seen_in: number;
   taken_by: string | null;
+}
+
+export interface InboundTable {
+  tenant_id: string;
+  upstream_id: string;
+  due_at: Timestamp;
+  epoch: Generated<Int8>;
+  owner: string | null;
+  lease_until: Timestamp | null;
+}
+
+export interface InboundEntityTable {
+  tenant_id: string;
+  upstream_id: string;
+  entity: string;
+  poll_due_at: Timestamp;
+  sweep_due_at: Timestamp;
+  failures: Generated<number>;
+  changed_until: Timestamp | null;
+  swept_at: Timestamp | null;
+  round: "poll" | "sweep" | null;
+  round_began_at: Timestamp | null;
+  round_position: Int8 | null;
+  round_changed_until: Timestamp | null;
+  next_page: string | null;
+  is_listed: Generated<boolean>;
+}
+
+export interface InboundSeenTable {
+  tenant_id: string;
+  upstream_id: string;
+  entity: string;
+  server_id: string;
+}
+
+export interface InboundLookTable {
+  tenant_id: string;
+  upstream_id: string;
+  entity: string;
+  server_id: string;
+  due_at: Timestamp;
+  asked: Generated<Int8>;
+  failures: Generated<number>;
+  wait_until: Timestamp | null;
+}
+
+export interface InboundAdoptedTable {
+  tenant_id: string;
+  temp_id: string;
+  entity: string;
+  server_id: string;
 }

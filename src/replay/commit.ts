@@ -226,7 +226,8 @@ function toFeedEntries({ record, outcome, clientId }: LaneCommit): FeedEntry[] {
 function toSettled(records: Map<string, StoredRecord>): (commit: LaneCommit) => SettledOutcome[] {
   return ({ record, outcome }) => {
     if (!outcome?.isNew) return [];
-    const version = record ? (records.get(recordKey(record))?.version ?? 0) + 1 : (outcome.version ?? null);
+    const stored = record && (records.get(recordKey(record))?.version ?? 0);
+    const version = stored === undefined ? (outcome.version ?? null) : stored + (record?.isKnown ? 0 : 1);
     return [{ ...outcome, version }];
   };
 }

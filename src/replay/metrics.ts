@@ -67,6 +67,8 @@ export function createReplayMetrics(
         lookup: observe("lookup", (call: LookupRecord) => upstream.lookup(call)),
         list: observe("list", (call: ListCall) => upstream.list(call)),
         readHeld: observe("read", (call: ReadRecord) => upstream.readHeld(call)),
+        observe: observe("read", (call: ReadRecord) => upstream.observe(call)),
+        observePage: observe("list", (call: ListCall) => upstream.observePage(call)),
       };
     },
   };

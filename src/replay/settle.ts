@@ -1,7 +1,8 @@
 import type { RecordWrite } from "../change-feed/write.ts";
 import { TempIdTaken, type Mapping } from "../id-map/id-map.ts";
+import { canonicalJson } from "../platform/canonical-json.ts";
 import type { StoredProblem } from "../platform/schema.ts";
-import { isAnothers } from "../records/record.ts";
+import { isAnothers, type StoredRecord } from "../records/record.ts";
 import { scopesOf } from "../records/scopes.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
@@ -140,14 +141,27 @@ async function readAgain(
   });
   if (answer && answer.data === undefined) throw new Error(`a record of ${mutation.entity} can't be read`);
   const data = answer?.data ?? null;
+  const isKnown = stored !== undefined && standsAs(stored, { data, tempId });
   return {
     ...record,
     begunAt: stored?.feedPosition ?? 0,
     data,
     upstreamVersion: answer?.version ?? null,
     scopes: data === null ? (stored?.scopes ?? record.scopes) : scopesOf(config.scopes, data),
-    ...(stored && { changedBase: null }),
+    ...(stored && !isKnown && { changedBase: null }),
+    ...(isKnown && { isKnown }),
+    ...(isKnown && !record.mutation && { changedBy: stored.changedBy, changedBase: stored.changedBase }),
     before: stored?.data ?? null,
     ...(record.mutation && { mutation: { ...record.mutation, isCrossed: true } }),
   };
+}
+
+/** Whether readers were told all that there is to tell: somebody saw our effect at the upstream before we wrote it down. */
+function standsAs(
+  stored: StoredRecord,
+  { data, tempId }: { data: string | null; tempId: string | undefined },
+): boolean {
+  if (tempId !== undefined && stored.tempId !== tempId) return false;
+  if (data === null || stored.data === null) return data === stored.data;
+  return canonicalJson(data) === canonicalJson(stored.data);
 }

@@ -84,6 +84,8 @@ export interface LookupCall extends Call {
 export interface ListCall extends Call {
   /** The `next` of the page before; undefined for the first. */
   after?: string | undefined;
+  /** Of a first page: only what has changed since then, by the upstream's clock, where the entity's list can tell. */
+  since?: Date | undefined;
 }
 
 export interface UpstreamPage {

@@ -19,3 +19,9 @@ export function shadowsOf({ upstreams }: Pick<TenantConfig, "upstreams">): {
     .filter(([, upstream]) => upstream.role === "shadow")
     .map(([id, upstream]) => ({ id, upstream }));
 }
+
+/** The entities whose records are listed, since the primary is polled for others' changes. */
+export function polledEntities({ poll, entities }: UpstreamConfig): string[] {
+  if (!poll) return [];
+  return Object.entries(entities).flatMap(([name, { list }]) => (list ? [name] : []));
+}

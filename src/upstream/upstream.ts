@@ -15,6 +15,7 @@ import {
 } from "./connector.ts";
 import { createLimiter } from "./limiter.ts";
 import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
+import { toObserved, type ObservedPage, type ObservedRecord } from "./observed.ts";
 import { openRestConnector } from "./rest/rest-connector.ts";
 
 /**
@@ -42,6 +43,10 @@ export interface Upstream {
   list(call: ListCall): Promise<UpstreamPage>;
   /** One of these again; undefined when it is gone. */
   readHeld(call: ReadRecord): Promise<UpstreamRecord | undefined>;
+  /** The record as others may have left it; undefined when there is none. */
+  observe(call: ReadRecord): Promise<ObservedRecord | undefined>;
+  /** One page of the records that the upstream holds, or of those that have changed. */
+  observePage(call: ListCall): Promise<ObservedPage>;
   /** The record in the upstream's own shape, as a create would send it. @throws {MappingError} */
   toBody(entity: string, data: string): Promise<string>;
   circuitState(): CircuitState;
@@ -130,7 +135,7 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
     try {
       const passage = circuit.enter();
       if (!passage) throw breakerOpen(circuit.retryAfterMs());
-      return await observed(passage, call, work);
+      return await passed(passage, call, work);
     } finally {
       release();
     }
@@ -183,6 +188,15 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
     },
     list: (call) => guarded(call, (c) => connector.list(c)),
     readHeld: (call) => guarded(call, (c) => connector.read(c)),
+    async observe(call) {
+      const record = await guarded(call, (c) => connector.read(c));
+      return record && (await observed(record, entityOf(call.entity)));
+    },
+    async observePage(call) {
+      const entity = entityOf(call.entity);
+      const { records, next } = await guarded(call, (c) => connector.list(c));
+      return { records: await Promise.all(records.map((record) => observed(record, entity))), next };
+    },
     toBody: (entity, data) => entityOf(entity).toUpstream(data),
     circuitState: () => circuit.state(),
     admits: () => circuit.admits(),
@@ -200,7 +214,7 @@ function breakerOpen(retryAfterMs: number): UpstreamError {
 }
 
 /** Makes the call and tells the breaker what it says about the upstream. What the caller stopped says nothing. */
-async function observed<C extends Call, T>(
+async function passed<C extends Call, T>(
   passage: Passage,
   call: C,
   work: (call: C) => Promise<T>,
@@ -240,6 +254,10 @@ async function toAnswer(
     if (!(error instanceof MappingError)) throw error;
     return { id, version, data: undefined, unreadable: error };
   }
+}
+
+async function observed(record: UpstreamRecord, entity: Entity): Promise<ObservedRecord> {
+  return toObserved(await toAnswer(record, entity), record, entity.config);
 }
 
 function compileEntities(id: string, { entities }: UpstreamConfig): Map<string, Entity> {

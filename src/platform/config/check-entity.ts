@@ -8,7 +8,7 @@ interface EntityAt {
   path: Path;
   /** All entities of the upstream, which references may name. */
   entityNames: string[];
-  role: UpstreamConfig["role"];
+  upstream: Pick<UpstreamConfig, "role" | "poll">;
   report: Report;
 }
 
@@ -79,7 +79,7 @@ function checkJsonata(expression: string, path: Path, report: Report): void {
   }
 }
 
-function checkSupported(entity: EntityConfig, { path, role, report }: EntityAt): void {
+function checkSupported(entity: EntityConfig, { path, upstream: { role, poll }, report }: EntityAt): void {
   const pairs = role === "shadow" && "match" in entity;
   if (pairs && !("list" in entity))
     report.problem([...path, "match"], "needs `list`: what the shadow held before has to be listed");
@@ -87,6 +87,10 @@ function checkSupported(entity: EntityConfig, { path, role, report }: EntityAt):
     report.problem([...path, "conflict"], "this version knows `reject` only");
   if (!pairs && "match" in entity)
     report.warning([...path, "match"], "pairs records in a shadow only, and this is not one");
-  for (const key of pairs ? (["reconcile"] as const) : (["list", "reconcile"] as const))
-    if (key in entity) report.warning([...path, key], "this version does not act on it yet");
+  if ("list" in entity && !pairs && !(role === "primary" && poll))
+    report.warning(
+      [...path, "list"],
+      "is used by `poll` of the primary and by `match` of a shadow, and there is none",
+    );
+  if ("reconcile" in entity) report.warning([...path, "reconcile"], "this version does not act on it yet");
 }

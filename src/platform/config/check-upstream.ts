@@ -35,7 +35,7 @@ function checkUpstream(upstream: UpstreamConfig, path: Path, report: Report): vo
   const entities = mapsIn(upstream.entities);
   const entityNames = entities.map(([name]) => name);
   for (const [name, entity] of entities)
-    checkEntity(entity, { path: [...path, "entities", name], entityNames, role: upstream.role, report });
+    checkEntity(entity, { path: [...path, "entities", name], entityNames, upstream, report });
 }
 
 /** Also refuses what this version can't do yet: a key that is accepted and not acted on would be a lie. */
@@ -55,11 +55,22 @@ function checkConnector(upstream: UpstreamConfig, path: Path, report: Report): v
       [...path, "auth", "type"],
       "this version does not support it yet; it knows bearer, basic and apiKey",
     );
-  if ("poll" in upstream)
-    report.warning(
-      [...path, "poll"],
-      "this version does not act on it yet: the upstream's own changes are not fetched",
-    );
+  if ("poll" in upstream && report.sound(path, "poll")) checkPoll(upstream, [...path, "poll"], report);
+  if ("events" in upstream && report.sound(path, "events"))
+    checkEvents(upstream, [...path, "events"], report);
+}
+
+function checkEvents({ role, events, entities }: UpstreamConfig, path: Path, report: Report): void {
+  if (role === "shadow") return report.problem(path, "is for the primary: a shadow has nothing to tell");
+  for (const [name, entity] of Object.entries(events?.entities ?? {}))
+    if (!Object.hasOwn(entities, entity))
+      report.problem([...path, "entities", name], `there is no entity \`${entity}\` in this upstream`);
+}
+
+function checkPoll({ role, entities }: UpstreamConfig, path: Path, report: Report): void {
+  if (role === "shadow") return report.problem(path, "is for the primary: a shadow has nothing to tell");
+  if (!mapsIn(entities).some(([, entity]) => "list" in entity))
+    report.problem(path, "needs an entity with `list`: there is nothing to ask for otherwise");
 }
 
 function checkBaseUrl(baseUrl: string, path: Path, report: Report): void {

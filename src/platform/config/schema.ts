@@ -118,7 +118,11 @@ export const VersionConfig = Type.Union(
 export type ListConfig = Type.Static<typeof ListConfig>;
 export const ListConfig = Type.Object(
   {
-    since: Type.Optional(text("The query parameter that asks for what changed since a time.")),
+    since: Type.Optional(
+      text(
+        "The query parameter that asks for what changed since a time (RFC 3339, UTC), the time itself included or not.",
+      ),
+    ),
     page: Type.Optional(
       text(
         "The query parameter of the page's number, counted from 1; behind the last page the list must be empty. Without " +
@@ -127,12 +131,16 @@ export const ListConfig = Type.Object(
     ),
     size: Type.Optional(text("The query parameter of the page's size. 100 are asked for; fewer may come.")),
     items: Type.Optional(jsonPointer("Where the answer holds the records. Without it: the answer itself.")),
-    updatedAt: Type.Optional(jsonPointer("When a record was last changed.")),
+    updatedAt: Type.Optional(
+      jsonPointer(
+        "When a record was last changed (RFC 3339). A record that differs in nothing else counts as unchanged.",
+      ),
+    ),
   },
   {
     ...closed,
     description:
-      "How the upstream lists records. This version acts on it in a shadow's entity with `match`, and there not on " +
+      "How the upstream lists records: for `poll` in the primary, and for `match` in a shadow, which takes no notice of " +
       "`since` and `updatedAt`.",
   },
 );
@@ -265,6 +273,90 @@ export const UpstreamAuth = Type.Unsafe<UpstreamAuth>({
   ],
 });
 
+export type PollConfig = Type.Static<typeof PollConfig>;
+export const PollConfig = Type.Object(
+  {
+    everyMs: integer("The pause between two rounds.", { minimum: 100, maximum: 86_400_000 }),
+    overlapMs: integer("How far each round reaches back into the one before: clocks and equal times lie.", {
+      default: 120_000,
+      minimum: 0,
+      maximum: 86_400_000,
+    }),
+    sweepEveryMs: integer("The pause between two readings of everything, which also find what was deleted.", {
+      default: 86_400_000,
+      minimum: 100,
+      maximum: 2_592_000_000,
+    }),
+    missingShareMax: Type.Number({
+      default: 0.5,
+      minimum: 0,
+      maximum: 1,
+      description:
+        "A sweep that lacks a larger share of the known records than this is not believed: none of them is taken for " +
+        "deleted. Up to 10 missing records are always looked at.",
+    }),
+  },
+  {
+    ...closed,
+    description:
+      "For the primary: fetch its own changes, of the entities with `list`. Where that has no `since`, each round reads " +
+      "everything.",
+  },
+);
+
+export type EventsConfig = Type.Static<typeof EventsConfig>;
+export const EventsConfig = Type.Object(
+  {
+    secrets: Type.Array(text("A secret, as ${VAR}; base64 if it begins with `whsec_`."), {
+      minItems: 1,
+      maxItems: 4,
+      description: "Any of them may have signed an event, so that they can be changed one after the other.",
+    }),
+    toleranceMs: integer("How far an event's time may be from the gateway's.", {
+      default: 300_000,
+      minimum: 1_000,
+      maximum: 3_600_000,
+    }),
+    signature: Type.Optional(
+      Type.Object(
+        {
+          header: text("The header that carries the signature, e.g. X-Signature.", patterns.headerName),
+          prefix: Type.String({ default: "", description: "What stands before it, e.g. sha256=." }),
+          encoding: Type.Enum(["hex", "base64"], { default: "hex", description: "How it is written." }),
+          timestampHeader: text(
+            "The header that carries the event's time: Unix seconds, or RFC 3339.",
+            patterns.headerName,
+          ),
+          signed: Type.String({
+            default: "{timestamp}.{body}",
+            pattern: "^(?=.*\\{timestamp\\})(?=.*\\{body\\}).*$",
+            description: "What is signed; it has to hold both.",
+          }),
+        },
+        { ...closed, description: "HMAC-SHA256 in a form of its own. Without it: Standard Webhooks." },
+      ),
+    ),
+    items: Type.Optional(
+      jsonPointer(
+        "Where a request holds its event, or a list of events. Without it: the request is that itself.",
+      ),
+    ),
+    entity: jsonPointer("Where an event says what kind of record it is about."),
+    entities: Type.Optional(
+      Type.Record(Type.String(), text("The entity.", patterns.entityName), {
+        description: "What it says there → entity. Without it, that is the entity's name.",
+      }),
+    ),
+    id: jsonPointer("Where an event holds the record's ID."),
+  },
+  {
+    ...closed,
+    description:
+      "For the primary: it tells of its changes at /v1/tenants/{tenant}/upstreams/{id}/events. An event only names a record, " +
+      "which is then read.",
+  },
+);
+
 export type UpstreamConfig = Type.Static<typeof UpstreamConfig>;
 export const UpstreamConfig = Type.Object(
   {
@@ -351,12 +443,8 @@ export const UpstreamConfig = Type.Object(
       minimum: 0,
       maximum: 86_400_000,
     }),
-    poll: Type.Optional(
-      Type.Object(
-        { everyMs: integer("The pause between two rounds.", { minimum: 1000, maximum: 86_400_000 }) },
-        { ...closed, description: "Fetch the upstream's own changes. This version does not act on it yet." },
-      ),
-    ),
+    poll: Type.Optional(PollConfig),
+    events: Type.Optional(EventsConfig),
     entities: named(patterns.entityName, EntityConfig, {
       minProperties: 1,
       description: "The kinds of records that go to this upstream.",

@@ -6,9 +6,10 @@ import { headerOf, idIn, itemsIn, jsonOf, unusable, versionIn } from "./answer.t
 /** Few enough that an answer stays small; a server may give fewer. */
 const sizeAsked = 100;
 
-/** Where a list begins. */
-export function firstPage(collection: string, list: ListConfig | undefined): string {
+/** Where a list begins: of everything, or of what has changed since. */
+export function firstPage(collection: string, list: ListConfig | undefined, since: Date | undefined): string {
   const url = new URL(collection, "http://upstream");
+  if (list?.since !== undefined && since) url.searchParams.set(list.since, since.toISOString());
   if (list?.page !== undefined) url.searchParams.set(list.page, "1");
   if (list?.size !== undefined) url.searchParams.set(list.size, String(sizeAsked));
   return url.pathname + url.search;

@@ -100,7 +100,7 @@ export function openRestConnector(config: UpstreamConfig): Connector {
     },
     async list(call) {
       const entity = entityOf(call);
-      const path = call.after ?? firstPage(entity.urls.collection, entity.list);
+      const path = call.after ?? firstPage(entity.urls.collection, entity.list, call.since);
       const answer = await send("list", call, { method: "GET", path });
       return pageOf(answer, entity, { url: new URL(path, origin), isFirst: call.after === undefined });
     },

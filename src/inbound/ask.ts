@@ -1,0 +1,143 @@
+import { readHead } from "../change-feed/head.ts";
+import { inTenant } from "../platform/db.ts";
+import { backoffMs } from "../replay/backoff.ts";
+import { UpstreamError } from "../upstream/connector.ts";
+import type { ObservedRecord } from "../upstream/observed.ts";
+import type { Seen } from "./compare.ts";
+import { putOffLooks, readDueLooks, settleLooks, type Look } from "./look.ts";
+import { concludeRound, keepPage, putOffRound, takeRound, type Concluded, type Round } from "./round.ts";
+import { takeUp, type TakenUp, type TakeUpDeps } from "./take-up.ts";
+
+export interface AskDeps extends TakeUpDeps {
+  /** The entities whose records can be listed; none when the upstream is not polled. */
+  listed: readonly string[];
+  signal: AbortSignal;
+  tell: Tell;
+}
+
+/** What is to be known of what was asked. */
+export interface Tell {
+  taken: (taken: TakenUp) => void;
+  concluded: (round: Round, concluded: Concluded) => void;
+  /** An answer that did not come, or was of no use. */
+  failed: (what: { entity: string; error: UpstreamError; dueInMs: number }) => void;
+}
+
+/** Reads the records whose looks are due. @returns whether there were any. */
+export async function answerLooks(deps: AskDeps): Promise<boolean> {
+  const { db, claim, upstream } = deps;
+  // Mutations that are replayed meanwhile find a place.
+  const limit = Math.max(1, Math.floor(upstream.config.concurrency / 2));
+  const { looks, askedAt } = await inTenant(db, claim.tenantId, async (trx) => {
+    const [head, due] = await Promise.all([readHead(trx, claim.tenantId), readDueLooks(trx, claim, limit)]);
+    return { looks: due, askedAt: head.position };
+  });
+  if (looks.length === 0) return false;
+  const answers = await Promise.all(looks.map(async (look) => await answerOf(deps, look)));
+  const seen = answers.flatMap((answer) => ("seen" in answer ? answer.seen : []));
+  const later = answers.flatMap((answer) => ("inMs" in answer ? answer : []));
+  const settled = answers.flatMap((answer) => ("inMs" in answer ? [] : answer.look));
+  const taken = await takeUp(deps, seen, askedAt, async (trx) => {
+    await Promise.all([settleLooks(trx, claim, settled), putOffLooks(trx, claim, later)]);
+  });
+  deps.tell.taken(taken);
+  return true;
+}
+
+type Answer = { look: Look } | { look: Look; seen: Seen } | { look: Look; inMs: number };
+
+/** An entity that is no longer configured has nothing to tell. */
+async function answerOf({ upstream, signal, tell }: AskDeps, look: Look): Promise<Answer> {
+  const { entity, serverId, failures, waited } = look;
+  if (!upstream.entity(entity)) return { look };
+  try {
+    const found = await upstream.observe({ entity, id: serverId, signal });
+    return { look, seen: { entity, serverId, found: found && storable(found), wasRead: true, waited } };
+  } catch (error) {
+    if (signal.aborted || !(error instanceof UpstreamError)) throw error;
+    const { retryAfterMs } = error;
+    const dueInMs = Math.max(pauseMsMin, backoffMs(failures + 1, upstream.config.retry, { retryAfterMs }));
+    tell.failed({ entity, error, dueInMs });
+    return { look, inMs: dueInMs };
+  }
+}
+
+const pauseMsMin = 100;
+
+/** Reads one page of the round that is due, or concludes it. @returns whether there was one. */
+export async function askForPage(deps: AskDeps): Promise<boolean> {
+  const { claim, upstream, leaseMs, listed } = deps;
+  const pollable = new Set(listed.filter((entity) => upstream.entity(entity)?.list?.since !== undefined));
+  const round = await takeRound(deps.db, claim, { entities: listed, pollable, leaseMs });
+  if (!round) return false;
+  if (round.isListed) {
+    await conclude(deps, round, pollable.has(round.entity));
+    return true;
+  }
+  try {
+    await readPage(deps, round);
+  } catch (error) {
+    if (deps.signal.aborted || !(error instanceof UpstreamError)) throw error;
+    const { retryAfterMs } = error;
+    const dueInMs = Math.max(
+      pauseMsMin,
+      backoffMs(round.failures + 1, upstream.config.retry, { retryAfterMs }),
+    );
+    deps.tell.failed({ entity: round.entity, error, dueInMs });
+    const isAnew = round.nextPage !== undefined && error.disposition !== "retry";
+    await putOffRound(deps.db, claim, round, { inMs: dueInMs, isAnew, leaseMs });
+  }
+  return true;
+}
+
+async function readPage(deps: AskDeps, round: Round): Promise<void> {
+  const { db, claim, upstream, signal } = deps;
+  const { entity, kind, nextPage, changedUntil } = round;
+  const { overlapMs } = upstream.config.poll!;
+  const { position } = await inTenant(db, claim.tenantId, async (trx) => await readHead(trx, claim.tenantId));
+  const since = kind === "poll" && changedUntil ? new Date(changedUntil.getTime() - overlapMs) : undefined;
+  const page = await upstream.observePage({ entity, after: nextPage, since, signal });
+  const records = page.records.filter(({ id }) => isStorable(id));
+  const seen = records.map((found): Seen => ({
+    entity,
+    serverId: found.id,
+    found: storable(found),
+    wasRead: false,
+  }));
+  const kept = {
+    serverIds: records.map(({ id }) => id),
+    next: page.next,
+    changedUntil: latest(records),
+  };
+  deps.tell.taken(await takeUp(deps, seen, position, (trx) => keepPage(trx, claim, round, kept)));
+}
+
+async function conclude(
+  { db, claim, upstream, leaseMs, tell }: AskDeps,
+  round: Round,
+  isPollable: boolean,
+): Promise<void> {
+  const { everyMs, sweepEveryMs, missingShareMax } = upstream.config.poll!;
+  const concluded = await concludeRound(db, claim, round, {
+    leaseMs,
+    everyMs,
+    sweepEveryMs: isPollable ? sweepEveryMs : everyMs,
+    missingShareMax,
+    tellsTime: upstream.entity(round.entity)?.list?.updatedAt !== undefined,
+  });
+  tell.concluded(round, concluded);
+}
+
+function latest(records: readonly ObservedRecord[]): Date | undefined {
+  const times = records.flatMap(({ changedAt }) => (changedAt ? [changedAt.getTime()] : []));
+  return times.length === 0 ? undefined : new Date(times.reduce((a, b) => Math.max(a, b)));
+}
+
+/** Nobody's ID has a NUL or half a character, and Postgres takes neither. */
+function isStorable(text: string): boolean {
+  return text.isWellFormed() && !text.includes("\0");
+}
+
+function storable(found: ObservedRecord): ObservedRecord {
+  return found.version !== undefined && !isStorable(found.version) ? { ...found, version: undefined } : found;
+}
