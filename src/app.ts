@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 
 import type { Polled } from "./change-feed/first-reading.ts";
+import type { ClientRead } from "./change-feed/pull.ts";
 import { feedRoutes } from "./change-feed/routes.ts";
 import { ChangeSchema } from "./change-feed/schema.ts";
 import { snapshotRoutes } from "./change-feed/snapshot-routes.ts";
@@ -21,6 +22,7 @@ import { mutationRoutes } from "./inbox/routes.ts";
 import { capabilityRoutes } from "./ingest/capabilities.ts";
 import { ingestRoutes } from "./ingest/routes.ts";
 import { operationsRoutes } from "./ops/operations-routes.ts";
+import { pushRoutes } from "./ops/push-routes.ts";
 import { registerQueuesBoard } from "./ops/queues-board.ts";
 import { shadowRoutes } from "./ops/shadow-routes.ts";
 import type { Config } from "./platform/config/schema.ts";
@@ -30,6 +32,7 @@ import type { PayloadCodec } from "./platform/payload-codec.ts";
 import type { JobQueue } from "./platform/queues.ts";
 import type { Database } from "./platform/schema.ts";
 import { version } from "./platform/version.ts";
+import { clientRoutes } from "./push/routes.ts";
 import type { Wake } from "./replay/wake.ts";
 import { polledEntities, primaryOf } from "./upstream/primary.ts";
 
@@ -49,6 +52,8 @@ export interface AppDeps {
   log: Logger;
   cursorSecrets: string[];
   fingerprintSecrets: string[];
+  /** Told how far clients read. */
+  onRead?: ((read: ClientRead) => void) | undefined;
   installation: Pick<InstallationWatch, "epoch" | "assertServed">;
   /** Aborted when the process begins to stop. */
   stopping: AbortSignal;
@@ -89,10 +94,12 @@ async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   await app.register(snapshotRoutes, shared);
   await app.register(feedRoutes, shared);
   await app.register(eventRoutes, deps);
+  await app.register(clientRoutes, shared);
   if (config.ops) {
     const requireOps = await registerOpsAuth(app, { auth: config.ops.auth });
     await app.register(operationsRoutes, { ...deps, requireOps });
     await app.register(shadowRoutes, { ...deps, requireOps });
+    await app.register(pushRoutes, { ...deps, requireOps });
     await registerQueuesBoard(app, { queues: deps.queues, requireOps });
   }
 }

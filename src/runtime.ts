@@ -6,7 +6,7 @@ import type { HttpServer } from "./http/server.ts";
 import { createInboundMetrics } from "./inbound/metrics.ts";
 import { pollQueue, startInboundWorker } from "./inbound/worker.ts";
 import { loadConfig } from "./platform/config/load.ts";
-import type { Config } from "./platform/config/schema.ts";
+import type { Config, PushConfig } from "./platform/config/schema.ts";
 import { assertDatabaseReachable } from "./platform/database-check.ts";
 import { openDatabase } from "./platform/db.ts";
 import { startEmbeddedPostgres } from "./platform/embedded-postgres.ts";
@@ -19,6 +19,13 @@ import { plainCodec } from "./platform/payload-codec.ts";
 import { openQueueBackend } from "./platform/queues.ts";
 import { assertSchemaIsCurrent } from "./platform/schema-version.ts";
 import type { Database } from "./platform/schema.ts";
+import { openFcm } from "./push/fcm.ts";
+import { createPushMetrics } from "./push/metrics.ts";
+import { createReadPositions } from "./push/read-positions.ts";
+import { callsAtOnce, type PushTenant } from "./push/send-due.ts";
+import { servicesOf } from "./push/service.ts";
+import { openWebhook } from "./push/webhook.ts";
+import { pushQueue, startPushWorker } from "./push/worker.ts";
 import { readOverdueLanes } from "./replay/due.ts";
 import { createReplayMetrics, type ReplayMetrics } from "./replay/metrics.ts";
 import { createShadowTeller } from "./replay/shadows/tell.ts";
@@ -96,6 +103,8 @@ async function open(
   const wakeShadow = ofShadows && createWake(ofShadows, log);
   const inboundQueue = backend.queue(pollQueue);
   const wakeInbound = createWake(inboundQueue, log);
+  const pushConfigs = pushConfigsOf(config);
+  const ofPush = pushConfigs.size > 0 ? backend.queue(pushQueue) : undefined;
   const hints = createHints();
   const registry = createMetrics();
   registerRecoveryGauge(registry, installation);
@@ -134,8 +143,20 @@ async function open(
       ...(tellShadows && { onRecord: tellShadows }),
     });
     onClose(() => worker.close());
+    if (ofPush) {
+      const push = startPushWorker({
+        ...shared,
+        metrics: createPushMetrics(registry, { db, services: servicesOf(pushConfigs) }),
+        tenants: [...pushConfigs].map(([tenantId, of]) => openPush(tenantId, of)),
+        assertServed: installation.assertServed,
+      });
+      onClose(() => push.close());
+    }
   }
   await backend.ready();
+
+  const reads = ofPush && createReadPositions({ db, log, tenants: pushConfigs });
+  onClose(async () => await reads?.close());
 
   const stopping = new AbortController();
   const app = await buildApp({
@@ -147,11 +168,12 @@ async function open(
     wake,
     wakeShadow,
     wakeInbound,
-    queues: ofShadows ? [queue, ofShadows, inboundQueue] : [queue, inboundQueue],
+    queues: [queue, ofShadows, inboundQueue, ofPush].filter((one) => one !== undefined),
     metrics: registry,
     log,
     cursorSecrets: environment.cursorSecrets,
     fingerprintSecrets: environment.fingerprintSecrets,
+    onRead: reads?.note,
     installation,
     stopping: stopping.signal,
   });
@@ -239,4 +261,20 @@ function shadowIds(config: Config): Map<string, string[]> {
       .map(([tenantId, tenant]): [string, string[]] => [tenantId, shadowsOf(tenant).map(({ id }) => id)])
       .filter(([, ids]) => ids.length > 0),
   );
+}
+
+/** By tenant, for those whose apps are woken. */
+function pushConfigsOf({ tenants }: Config): Map<string, PushConfig> {
+  return new Map(Object.entries(tenants).flatMap(([tenantId, { push }]) => (push ? [[tenantId, push]] : [])));
+}
+
+/** Opens a tenant's push services, with connections of their own. */
+function openPush(tenantId: string, config: PushConfig): PushTenant {
+  const options = { connections: callsAtOnce, timeoutMs: config.timeoutMs };
+  const { fcm, webhook } = config;
+  const services = [
+    ...(fcm ? [openFcm(fcm, options)] : []),
+    ...(webhook ? [openWebhook(webhook, options)] : []),
+  ];
+  return { tenantId, config, services };
 }

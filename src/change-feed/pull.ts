@@ -15,6 +15,22 @@ export interface FeedDeps {
   cursorSecrets: string[];
   /** As it was last seen; the page tells whether it still is. */
   epoch: () => string;
+  /** Told of what a client reads, when it is about to be answered. Must be quick, and not throw. */
+  onRead?: ((read: ClientRead) => void) | undefined;
+}
+
+/** How far one client has come in the feed. */
+export interface ClientRead {
+  tenantId: string;
+  clientId: string;
+  scopes: readonly string[];
+  epoch: string;
+  /** The position that it came with, which it has therefore read up to. */
+  from: number;
+  /** The position that its answer brings it to. */
+  to: number;
+  /** Whether the answer tells it anything. */
+  hasNews: boolean;
 }
 
 export interface Pulled {
@@ -29,7 +45,7 @@ export interface Pulled {
  * @throws {TidegateError} `cursor-expired`: the client starts over. `client-owned`: it is another user's client.
  */
 export async function pullChanges(
-  { db, codec, cursorSecrets, epoch }: FeedDeps,
+  { db, codec, cursorSecrets, epoch, onRead }: FeedDeps,
   identity: Identity,
   { clientId, cursor, limit }: { clientId: string | undefined; cursor: string | undefined; limit: number },
 ): Promise<Pulled> {
@@ -46,5 +62,9 @@ export async function pullChanges(
     return found;
   });
   const { changes, more, position, epoch: pageEpoch } = page;
+  if (clientId !== undefined) {
+    const hasNews = changes.length > 0;
+    onRead?.({ tenantId, clientId, scopes, epoch: pageEpoch, from: after, to: position, hasNews });
+  }
   return { changes, more, cursor: signCursor(cursorSecrets, { ...claims, epoch: pageEpoch }, position) };
 }

@@ -27,7 +27,14 @@ export interface SnapshotAnswer {
  * `not-ready`: the primary's records are not known yet, the client asks again later.
  */
 export async function takeSnapshot(
-  { db, codec, cursorSecrets, epoch, polledOf }: FeedDeps & { polledOf: (tenantId: string) => Polled },
+  {
+    db,
+    codec,
+    cursorSecrets,
+    epoch,
+    onRead,
+    polledOf,
+  }: FeedDeps & { polledOf: (tenantId: string) => Polled },
   { tenantId, userId, scopes }: Identity,
   { clientId, page, limit }: { clientId: string | undefined; page: string | undefined; limit: number },
 ): Promise<SnapshotAnswer> {
@@ -43,6 +50,9 @@ export async function takeSnapshot(
     const from = place ?? { until: head.position, scope: 0, after: 0 };
     const { records, next } = await readSnapshot(trx, { tenantId, scopes, clientId }, from, { limit, codec });
     const current = { ...claims, epoch: head.epoch };
+    if (!next && clientId !== undefined) {
+      onRead?.({ tenantId, clientId, scopes, epoch: head.epoch, from: 0, to: from.until, hasNews: true });
+    }
     return next
       ? { records, more: true, page: signToken(cursorSecrets, "page", current, toNumbers(next)) }
       : { records, more: false, cursor: signCursor(cursorSecrets, current, from.until) };

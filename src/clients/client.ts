@@ -47,6 +47,20 @@ export async function assertOwnClient(
   if (client && client.user_id !== userId) throw clientOwned();
 }
 
+/** Keeps what the app says of its version, in the transaction that has locked the client. */
+export async function recordAppVersion(
+  trx: Transaction<Database>,
+  { tenantId, clientId }: ClientKey,
+  appVersion: string,
+): Promise<void> {
+  await trx
+    .updateTable("client")
+    .set({ app_version: appVersion })
+    .where("tenant_id", "=", tenantId)
+    .where("client_id", "=", clientId)
+    .execute();
+}
+
 /** Records that a client no longer has the mutations after `afterSeq` up to `throughSeq`, and never will. */
 export async function recordLoss(
   trx: Transaction<Database>,

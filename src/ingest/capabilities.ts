@@ -5,6 +5,7 @@ import { Type } from "typebox";
 import { waitSecondsMax } from "../change-feed/routes.ts";
 import { errorAnswers } from "../http/problem.ts";
 import type { Config } from "../platform/config/schema.ts";
+import { serviceNames } from "../push/service.ts";
 import { primaryOf } from "../upstream/primary.ts";
 
 export interface CapabilityDeps {
@@ -33,6 +34,9 @@ const schema = {
           { additionalProperties: false },
         ),
         keepAckedDays: Type.Integer({ description: "How long clients keep acknowledged mutations." }),
+        push: Type.Array(Type.Enum(["fcm", "webhook"]), {
+          description: "By what apps can be woken; see `PUT /v1/clients/{clientId}`.",
+        }),
         entities: Type.Record(
           Type.String(),
           Type.Object(
@@ -59,6 +63,7 @@ export const capabilityRoutes: FastifyPluginAsyncTypebox<CapabilityDeps> = async
       epoch: epoch(),
       limits: { ...limits, waitSeconds: waitSecondsMax },
       keepAckedDays,
+      push: tenant?.push ? serviceNames(tenant.push) : [],
       entities: Object.fromEntries(
         Object.entries(entities).map(([name, { create, update, delete: remove }]) => [
           name,

@@ -164,6 +164,13 @@ export const errorCodes = {
     cause: "It has its outcome, is on its way, or is being sent; there is nothing for a person to decide.",
     action: "Look at the mutation again; `detail` says where it stands.",
   },
+  "push-not-configured": {
+    status: 422,
+    title: "The tenant has no such push service",
+    cause:
+      "A client registered for wake-up push by a service that the tenant's `push` does not have. Nothing was taken.",
+    action: "Configure the service if it should be there; `/v1/capabilities` says which ones are.",
+  },
   "upstream-rejected": {
     status: 422,
     title: "The system of record refused the data",

@@ -30,6 +30,10 @@ export interface Database {
   inbound_seen: InboundSeenTable;
   inbound_look: InboundLookTable;
   inbound_adopted: InboundAdoptedTable;
+  push_registration: PushRegistrationTable;
+  push_audience: PushAudienceTable;
+  push_look: PushLookTable;
+  push_service: PushServiceTable;
 }
 
 export interface InstallationTable {
@@ -47,6 +51,7 @@ export interface ClientTable {
   last_seq: Int8;
   created_at: Timestamp;
   seen_at: Timestamp;
+  app_version: Generated<string | null>;
 }
 
 export interface IncidentTable {
@@ -348,4 +353,53 @@ export interface InboundAdoptedTable {
   temp_id: string;
   entity: string;
   server_id: string;
+}
+
+export type PushServiceName = "fcm" | "webhook";
+export type PushPlatform = "android" | "ios" | "other";
+
+export interface PushRegistrationTable {
+  tenant_id: string;
+  client_id: string;
+  revision: Generated<string>;
+  service: PushServiceName;
+  platform: PushPlatform;
+  key_id: string;
+  address: Buffer;
+  address_hash: Buffer;
+  scopes: string[];
+  epoch: string;
+  read_position: Int8;
+  told_position: Int8;
+  told_at: Timestamp;
+  wanted_position: Int8 | null;
+  push_id: string | null;
+  pushed_at: Timestamp | null;
+  pushes: Generated<number>;
+  sent_at: Generated<Date[]>;
+  failures: Generated<number>;
+  due_at: Timestamp | null;
+  claim_id: string | null;
+  created_at: Timestamp;
+}
+
+export interface PushAudienceTable {
+  tenant_id: string;
+  audience: string;
+  client_id: string;
+}
+
+export interface PushLookTable {
+  tenant_id: string;
+  position: Int8;
+  epoch: string;
+}
+
+export interface PushServiceTable {
+  tenant_id: string;
+  service: PushServiceName;
+  failures: Generated<number>;
+  paused_until: Timestamp | null;
+  problem: string | null;
+  problem_at: Timestamp | null;
 }

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 
 import { TidegateError } from "../errors.ts";
 import { checkAuth } from "./check-auth.ts";
+import { checkPush, pemOf } from "./check-push.ts";
 import { checkUpstreams } from "./check-upstream.ts";
 import { openReport, throwProblems, toLines, type Report } from "./report.ts";
 import type { Config, EntityConfig, OperationConfig } from "./schema.ts";
@@ -54,6 +55,7 @@ export function readConfigFile(path: string): string {
 function crossCheck(config: Config, report: Report): void {
   checkAuth(config, report);
   checkUpstreams(config, report);
+  checkPush(config, report);
   if (report.sound(["limits"], "mutationBytes", "bodyBytes"))
     if (config.limits.mutationBytes > config.limits.bodyBytes)
       report.problem(["limits", "mutationBytes"], "must not exceed `bodyBytes`");
@@ -61,11 +63,13 @@ function crossCheck(config: Config, report: Report): void {
 
 /** Defaults that depend on other keys. */
 function complete(config: Config): Config {
-  for (const { upstreams } of Object.values(config.tenants))
+  for (const { upstreams, push } of Object.values(config.tenants)) {
+    if (push?.fcm) push.fcm.privateKey = pemOf(push.fcm.privateKey);
     for (const upstream of Object.values(upstreams)) {
       upstream.baseUrl = upstream.baseUrl.replace(/\/+$/, "");
       for (const entity of Object.values(upstream.entities)) nameHeaders(entity);
     }
+  }
   return config;
 }
 

@@ -40,6 +40,10 @@ export const patterns = {
     pattern: "^(?!role:)[A-Za-z][A-Za-z0-9_.-]*(:([^{}\\s]+|\\{[^{}]+\\}))?$",
     words: "a scope such as org, group:oslo or user:{sub}, with a claim's name in the braces",
   },
+  fcmProject: {
+    pattern: "^[a-z0-9][a-z0-9.:-]*$",
+    words: "a Firebase project's ID: lower-case letters, digits and `-`",
+  },
   writeRule: {
     pattern: "^(role:[^{}\\s]+|(?!role:)[A-Za-z][A-Za-z0-9_.-]*(:([^{}\\s]+|\\{(/([^/~{}]|~[01])*)+\\}))?)$",
     words: "a scope such as org or user:{/mentor}, or a role such as role:coordinator",

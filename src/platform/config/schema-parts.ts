@@ -6,8 +6,14 @@ import { patterns } from "./patterns.ts";
 export const closed = { additionalProperties: false };
 
 /** Text that is not empty, of the given form if there is one. */
-export function text(description: string, form?: { pattern: string }): Type.TString {
-  return Type.String({ description, minLength: 1, ...(form && { pattern: form.pattern }) });
+export function text(description: string, form: { pattern?: string; default?: string } = {}): Type.TString {
+  const { pattern, default: standard } = form;
+  return Type.String({
+    description,
+    minLength: 1,
+    ...(pattern !== undefined && { pattern }),
+    ...(standard !== undefined && { default: standard }),
+  });
 }
 
 export function integer(
