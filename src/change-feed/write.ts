@@ -49,7 +49,7 @@ export interface OutcomeEntry {
 }
 
 /**
- * Writes records and feed rows under the tenant's next positions, one for each entry, in order. It takes the tenant's
+ * Writes records and feed rows under the tenant's next positions, one for each entry that is news, in order. It takes the tenant's
  * counter, so it is the last statement before the commit: positions are commit order, and there are no gaps.
  *
  * @param locked the records as they are, locked by this transaction.
@@ -65,15 +65,16 @@ export async function takePositions(
   { codec, isFollowed }: { codec: PayloadCodec; isFollowed: boolean },
 ): Promise<void> {
   if (entries.length === 0) return;
-  const rows = entries.flatMap((entry, index) => toFeedRows(entry, index + 1, locked));
+  const { ordinals, count } = ordinalsOf(entries, isFollowed);
+  const rows = entries.flatMap((entry, index) => toFeedRows(entry, ordinals[index]!, locked));
   const records = entries.flatMap((entry, index) =>
-    "record" in entry ? [{ ...entry.record, ordinal: index + 1 }] : [],
+    "record" in entry ? [{ ...entry.record, ordinal: ordinals[index]! }] : [],
   );
   const written = await sql<{ records: number; is_followed: boolean }>`
     with head as (
-      insert into feed_head (tenant_id, position) values (${tenantId}, ${entries.length})
+      insert into feed_head (tenant_id, position) values (${tenantId}, ${count})
       on conflict (tenant_id) do update set position = feed_head.position + excluded.position
-      returning position - ${entries.length} as base, is_followed
+      returning position - ${count} as base, is_followed
     ), written as materialized (${writtenRecords(records, locked, codec)}
     ), made as (${madeRecords(tenantId, codec)}
     ), moved as (${movedRecords(tenantId, codec)}
@@ -97,6 +98,16 @@ export async function takePositions(
   const [result] = written.rows;
   if (result?.records !== records.length) throw new RecordMoved("a record appeared meanwhile");
   if (result.is_followed && !isFollowed && records.length > 0) throw new NotLogged("a shadow was added");
+}
+
+/** Which of the next positions each entry has. What readers know already needs one for the log alone. */
+function ordinalsOf(entries: FeedEntry[], isFollowed: boolean): { ordinals: number[]; count: number } {
+  let count = 0;
+  const ordinals = entries.map((entry) => {
+    const isTold = !("record" in entry && entry.record.isKnown);
+    return isTold || isFollowed ? ++count : 0;
+  });
+  return { ordinals, count };
 }
 
 /** The records' new rows. */

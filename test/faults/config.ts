@@ -28,18 +28,27 @@ function primary(baseUrl: string): object {
     actorHeader: "X-Acting-User",
     // Fewer calls than lanes, so that some always wait for a place when a worker is stopped.
     concurrency: 4,
+    // What is seen of the lanes' own changes, before and after their answers, must be no second change.
+    poll: { everyMs: 300, overlapMs: 2_000, sweepEveryMs: 3_000 },
     retry: { baseMs: 10, capMs: 200 },
     circuit: { failures: 20, cooldownMs: 100 },
     entities: {
-      "idempotency-key": entityOfClass("idempotency-key"),
+      "idempotency-key": entityOfClass("idempotency-key", { list }),
       upsert: entityOfClass("upsert", { create: { class: "upsert", method: "PUT" } }),
-      "client-id": entityOfClass("client-id"),
+      "client-id": entityOfClass("client-id", { list }),
       conditional: entityOfClass("conditional", {
         create: { class: "conditional", method: "PUT" },
         update: { class: "conditional", method: "PUT" },
       }),
-      lookup: entityOfClass("lookup", { reference: "/externalRef", lookup: "{path}?externalRef={tempId}" }),
-      opaque: entityOfClass("opaque"),
+      lookup: entityOfClass("lookup", {
+        list,
+        reference: "/externalRef",
+        lookup: "{path}?externalRef={tempId}",
+      }),
+      opaque: entityOfClass("opaque", { list }),
     },
   };
 }
+
+/** Not of those that are made by PUT: they don't say their ID. */
+const list = { since: "since", page: "page", size: "size", updatedAt: "/changedAt" };

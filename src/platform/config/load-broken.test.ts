@@ -40,7 +40,7 @@ const broken: [string, string, ...string[]][] = [
   ["no primary", minimal.join("\n").replace("role: primary", "role: shadow"), "8:5 tenants.hlf.upstreams: one of the upstreams must"],
   ["a primary that follows", withUpstream("follow: true"), `12:17 ${crm}.follow: is for shadows, and this is not one`],
   ["pairs with a shadow", `${minimal.join("\n")}\n      erp: { role: shadow, kind: rest, baseUrl: "http://erp", entities: { a: { path: /a, id: /id, match: /no } } }`, "17:106 tenants.hlf.upstreams.erp.entities.a.match: needs `list`"],
-  ["a shadow that is polled", `${minimal.join("\n")}\n      erp: { role: shadow, kind: rest, baseUrl: "http://erp", poll: { everyMs: 1000 }, entities: { a: { path: /a, id: /id } } }`, "17:71 tenants.hlf.upstreams.erp.poll: is for the primary"],
+  ["a shadow that is polled", `${minimal.join("\n")}\n      erp: { role: shadow, kind: rest, baseUrl: "http://erp", poll: { everyMs: 1000 }, entities: { a: { path: /a, id: /id } } }`, "17:69 tenants.hlf.upstreams.erp.poll: is for the primary"],
   ["a shadow that tells", `${minimal.join("\n")}\n      erp: { role: shadow, kind: rest, baseUrl: "http://erp", events: { secrets: [s], entity: /e, id: /i }, entities: { a: { path: /a, id: /id } } }`, "17:71 tenants.hlf.upstreams.erp.events: is for the primary"],
   ["a second primary", `${minimal.join("\n")}\n      erp: { role: primary, kind: rest, baseUrl: "http://erp", entities: { a: { path: /a, id: /id } } }`, "17:20 tenants.hlf.upstreams.erp.role: a tenant has one primary, and `crm` is it already"],
   ["OData", minimal.join("\n").replace("kind: rest", "kind: odata"), `11:15 ${crm}.kind: this version does not speak OData`],

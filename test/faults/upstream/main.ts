@@ -42,6 +42,8 @@ const upstream = await startScriptedUpstream({
   clientIds: true,
   idempotencyHeader: "Idempotency-Key",
   filterLag: true,
+  pages: {},
+  updatedAt: { field: "changedAt", clock: () => new Date() },
 });
 const wire = await openWire(upstream.port);
 upstream.always(() => true, meet);
