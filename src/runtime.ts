@@ -6,7 +6,7 @@ import type { HttpServer } from "./http/server.ts";
 import { createInboundMetrics } from "./inbound/metrics.ts";
 import { pollQueue, startInboundWorker } from "./inbound/worker.ts";
 import { loadConfig } from "./platform/config/load.ts";
-import type { Config, PushConfig } from "./platform/config/schema.ts";
+import type { Config } from "./platform/config/schema.ts";
 import { assertDatabaseReachable } from "./platform/database-check.ts";
 import { openDatabase } from "./platform/db.ts";
 import { startEmbeddedPostgres } from "./platform/embedded-postgres.ts";
@@ -19,12 +19,10 @@ import { plainCodec } from "./platform/payload-codec.ts";
 import { openQueueBackend } from "./platform/queues.ts";
 import { assertSchemaIsCurrent } from "./platform/schema-version.ts";
 import type { Database } from "./platform/schema.ts";
-import { openFcm } from "./push/fcm.ts";
 import { createPushMetrics } from "./push/metrics.ts";
+import { openPush, pushConfigsOf } from "./push/open.ts";
 import { createReadPositions } from "./push/read-positions.ts";
-import { callsAtOnce, type PushTenant } from "./push/send-due.ts";
 import { servicesOf } from "./push/service.ts";
-import { openWebhook } from "./push/webhook.ts";
 import { pushQueue, startPushWorker } from "./push/worker.ts";
 import { readOverdueLanes } from "./replay/due.ts";
 import { createReplayMetrics, type ReplayMetrics } from "./replay/metrics.ts";
@@ -148,7 +146,7 @@ async function open(
         ...shared,
         metrics: createPushMetrics(registry, { db, services: servicesOf(pushConfigs) }),
         tenants: [...pushConfigs].map(([tenantId, of]) => openPush(tenantId, of)),
-        assertServed: installation.assertServed,
+        isServed: installation.isServed,
       });
       onClose(() => push.close());
     }
@@ -261,20 +259,4 @@ function shadowIds(config: Config): Map<string, string[]> {
       .map(([tenantId, tenant]): [string, string[]] => [tenantId, shadowsOf(tenant).map(({ id }) => id)])
       .filter(([, ids]) => ids.length > 0),
   );
-}
-
-/** By tenant, for those whose apps are woken. */
-function pushConfigsOf({ tenants }: Config): Map<string, PushConfig> {
-  return new Map(Object.entries(tenants).flatMap(([tenantId, { push }]) => (push ? [[tenantId, push]] : [])));
-}
-
-/** Opens a tenant's push services, with connections of their own. */
-function openPush(tenantId: string, config: PushConfig): PushTenant {
-  const options = { connections: callsAtOnce, timeoutMs: config.timeoutMs };
-  const { fcm, webhook } = config;
-  const services = [
-    ...(fcm ? [openFcm(fcm, options)] : []),
-    ...(webhook ? [openWebhook(webhook, options)] : []),
-  ];
-  return { tenantId, config, services };
 }

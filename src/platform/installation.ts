@@ -50,6 +50,7 @@ export interface InstallationWatch {
   epoch: () => string;
   /** @throws {TidegateError} `recovery-needed` when this is not the database that was served. */
   assertServed: () => void;
+  isServed: () => boolean;
   close: () => void;
 }
 
@@ -106,6 +107,7 @@ export function createInstallationWatch({ log }: { log: Logger }): InstallationW
     assertServed() {
       if (fault !== undefined) throw new TidegateError("recovery-needed", fault);
     },
+    isServed: () => fault === undefined,
     close: () => clearInterval(timer),
   };
 }

@@ -74,9 +74,10 @@ function prefixOf(queueName: string): string {
   return `{tidegate:${queueName}}`;
 }
 
-/** Connections of each queue and each worker; a worker has one more, to listen on. */
+/** Connections of each queue and each worker; a worker has one more, to listen on. One with few jobs at a time needs few. */
 const queuePoolMax = 4;
 const workerPoolMax = 8;
+const connectionsBesidesJobs = 2;
 
 function onPostgres(connectionString: string, onError: (error: Error) => void): QueueBackend {
   const connection = { connectionString, schema: "bullmq", application_name: "tidegate-queues" };
@@ -97,7 +98,10 @@ function onPostgres(connectionString: string, onError: (error: Error) => void): 
     (name, processor, settings) => {
       const options = {
         ...settings,
-        connection: { ...connection, max: workerPoolMax },
+        connection: {
+          ...connection,
+          max: Math.min(workerPoolMax, (settings.concurrency ?? 1) + connectionsBesidesJobs),
+        },
         autorun: false,
       };
       const opened = new Worker(name, processor, options, createPostgresBackend) as unknown as JobWorker;

@@ -137,10 +137,13 @@ export async function writeReads(
     from known k
     where r.tenant_id = ${tenantId} and r.client_id = k.client_id
     returning r.client_id, k.scopes_before, k.scopes`.execute(trx);
-  for (const { client_id: clientId, scopes_before: before, scopes } of rows) {
-    if (before.join("\n") !== scopes.join("\n"))
-      await replaceAudiences(trx, { tenantId, clientId }, before, scopes);
-  }
+  const changes = rows.map(({ client_id: clientId, scopes_before: before, scopes }) => ({
+    clientId,
+    before,
+    scopes,
+  }));
+  const moved = changes.filter(({ before, scopes }) => before.join("\n") !== scopes.join("\n"));
+  await replaceAudiences(trx, tenantId, moved);
 }
 
 /** Told what it was wanted for, or in other circumstances: what it is wanted for is found out anew. */

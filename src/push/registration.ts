@@ -3,6 +3,7 @@ import { hash } from "node:crypto";
 import { sql, type Transaction } from "kysely";
 
 import type { ClientKey } from "../clients/client.ts";
+import { textArray, uuidArray } from "../platform/pg-arrays.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database, PushPlatform, PushServiceName } from "../platform/schema.ts";
 import { clientAudience, scopeAudience } from "../change-feed/audience.ts";
@@ -61,7 +62,7 @@ export async function register(
       address = excluded.address, address_hash = excluded.address_hash, scopes = excluded.scopes,
       ${ifMoved("claim_id", sql`null`)}, ${ifMoved("pushed_at", sql`null`)}, ${ifMoved("pushes", sql`0`)},
       ${ifMoved("failures", sql`0`)}, ${ifMoved("due_at", sql`excluded.due_at`)}`.execute(trx);
-  await replaceAudiences(trx, key, before?.scopes ?? [], scopes);
+  await replaceAudiences(trx, tenantId, [{ clientId, before: before?.scopes ?? [], scopes }]);
 }
 
 /** What an address that is another one than before begins anew. */
@@ -122,36 +123,63 @@ export async function removeAudiences(
   tenantId: string,
   clients: readonly { client_id: string; scopes: readonly string[] }[],
 ): Promise<void> {
-  const pairs = clients.flatMap(({ client_id, scopes }) =>
-    audiencesOf(client_id, scopes).map((audience) => ({ client_id, audience })),
+  const gone = clients.flatMap(({ client_id, scopes }) =>
+    audiencesOf(client_id, scopes).map((audience) => ({ clientId: client_id, audience })),
+  );
+  await leaveAudiences(trx, tenantId, gone);
+}
+
+/** A client whose registration is locked, and whose scopes are other ones from now on. */
+export interface ScopeChange {
+  clientId: string;
+  before: readonly string[];
+  scopes: readonly string[];
+}
+
+/** Puts clients into the audiences of their scopes and their own, and out of those that they had. */
+export async function replaceAudiences(
+  trx: Transaction<Database>,
+  tenantId: string,
+  changes: readonly ScopeChange[],
+): Promise<void> {
+  if (changes.length === 0) return;
+  const left = changes.flatMap(({ clientId, before, scopes }) => {
+    const kept = new Set(scopes);
+    return before
+      .filter((scope) => !kept.has(scope))
+      .map((scope) => ({ clientId, audience: scopeAudience(scope) }));
+  });
+  await leaveAudiences(trx, tenantId, left);
+  const joined = changes.flatMap(({ clientId, scopes }) =>
+    audiencesOf(clientId, scopes).map((audience) => ({ clientId, audience })),
   );
   await sql`
-    delete from push_audience a
-    using unnest(${pairs.map(({ audience }) => audience)}::text[], ${pairs.map(({ client_id }) => client_id)}::uuid[])
-      as gone (audience, client_id)
+    insert into push_audience (tenant_id, audience, client_id)
+    select ${tenantId}, a.audience, a.client_id from ${members(joined)} as a (audience, client_id)
+    on conflict do nothing`.execute(trx);
+}
+
+interface Member {
+  clientId: string;
+  audience: string;
+}
+
+async function leaveAudiences(
+  trx: Transaction<Database>,
+  tenantId: string,
+  gone: readonly Member[],
+): Promise<void> {
+  if (gone.length === 0) return;
+  await sql`
+    delete from push_audience a using ${members(gone)} as gone (audience, client_id)
     where a.tenant_id = ${tenantId} and a.audience = gone.audience and a.client_id = gone.client_id`.execute(
     trx,
   );
 }
 
-/** Puts a client into the audiences of its scopes and its own, and out of those it had; its registration is locked. */
-export async function replaceAudiences(
-  trx: Transaction<Database>,
-  { tenantId, clientId }: ClientKey,
-  before: readonly string[],
-  scopes: readonly string[],
-): Promise<void> {
-  const kept = new Set(scopes);
-  const left = before.filter((scope) => !kept.has(scope)).map(scopeAudience);
-  await sql`
-    delete from push_audience a using unnest(${left}::text[]) as gone (audience)
-    where a.tenant_id = ${tenantId} and a.audience = gone.audience and a.client_id = ${clientId}`.execute(
-    trx,
-  );
-  await sql`
-    insert into push_audience (tenant_id, audience, client_id)
-    select ${tenantId}, a.audience, ${clientId} from unnest(${audiencesOf(clientId, scopes)}::text[]) as a (audience)
-    on conflict do nothing`.execute(trx);
+function members(of: readonly Member[]) {
+  const [audiences, clientIds] = [of.map(({ audience }) => audience), of.map(({ clientId }) => clientId)];
+  return sql`unnest(${textArray(audiences)}::text[], ${uuidArray(clientIds)}::uuid[])`;
 }
 
 /** The audiences of the feed in which something concerns a client. */

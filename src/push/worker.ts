@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 
 import { inTenant } from "../platform/db.ts";
-import type { JobQueue, QueueBackend } from "../platform/queues.ts";
+import type { JobData, JobQueue, QueueBackend } from "../platform/queues.ts";
 import { lookForNews } from "./look.ts";
 import { sendDue, type PushTenant, type SendDeps } from "./send-due.ts";
 
@@ -10,8 +10,8 @@ export const pushQueue = "push";
 export interface PushDeps extends SendDeps {
   backend: QueueBackend;
   tenants: readonly PushTenant[];
-  /** Throws while the database is not the one that was served: what its feed says is over. */
-  assertServed: () => void;
+  /** False while the database is not the one that was served: what its feed says is over. */
+  isServed: () => boolean;
 }
 
 export interface PushWorker {
@@ -19,7 +19,7 @@ export interface PushWorker {
   close: () => Promise<void>;
 }
 
-/** Between two looks at the most, unless they take long: they take no more than a tenth of the time. */
+/** Between two looks; those at one tenant take no more than a tenth of the time, however many clients it has. */
 const lookEveryMsMax = 1_000;
 const restPerWork = 9;
 /** Looks in a row at one tenant that has much to look through, before the others' turn. */
@@ -46,10 +46,11 @@ export function startPushWorker(deps: PushDeps): PushWorker {
   const { backend, tenants, log } = deps;
   const queue = backend.queue(pushQueue);
   const stopping = { now: false };
+  const lookAtAll = createLook(deps, queue, stopping);
   const worker = backend.worker(
     pushQueue,
     async ({ name, data }) => {
-      if (name === "look") throw new LookAgain(await lookAtAll(deps, queue, stopping));
+      if (name === "look") throw new LookAgain(await lookAtAll());
       const tenant = tenants.find(({ tenantId }) => tenantId === data["tenantId"]);
       if (tenant) await sendSlice(deps, tenant, stopping);
     },
@@ -66,7 +67,7 @@ export function startPushWorker(deps: PushDeps): PushWorker {
     },
   );
   const ensure = (): void => {
-    queue.add("look", {}, jobOptions("look")).catch((error: unknown) => {
+    addOnce(queue, "look", "look", {}).catch((error: unknown) => {
       log.warn({ err: error }, "the look for clients to wake could not be started; it is tried again");
     });
   };
@@ -84,9 +85,12 @@ export function startPushWorker(deps: PushDeps): PushWorker {
   };
 }
 
-/** One job of a kind at a time; a further one is absorbed. */
-function jobOptions(id: string) {
-  return {
+/** Adds a job unless there is one under this ID. */
+async function addOnce(queue: JobQueue, name: string, id: string, data: JobData): Promise<void> {
+  const known = await queue.getDeduplicationJobId(id);
+  // Whoever deletes a job may leave its ID behind, which would absorb all that come.
+  if (known !== null && !(await queue.getJob(known))) await queue.removeDeduplicationKey(id);
+  await queue.add(name, data, {
     deduplication: { id },
     attempts: 2 ** 31 - 1,
     backoff: { type: "push" },
@@ -94,18 +98,25 @@ function jobOptions(id: string) {
     removeOnFail: true,
     // Each look would add one.
     stackTraceLimit: 0,
-  };
+  });
 }
 
-/** @returns when to look again. */
-async function lookAtAll(deps: PushDeps, queue: JobQueue, stopping: { now: boolean }): Promise<number> {
-  const began = performance.now();
-  for (const tenant of deps.tenants) {
-    if (stopping.now) return 0;
-    await lookAt(deps, tenant, queue);
-  }
-  const everyMs = Math.min(lookEveryMsMax, ...deps.tenants.map(({ config }) => config.delayMs / 2));
-  return Math.max(everyMs, restPerWork * (performance.now() - began));
+/** Looks at all tenants, and tells when to look again. */
+function createLook(deps: PushDeps, queue: JobQueue, stopping: { now: boolean }): () => Promise<number> {
+  const { tenants, isServed } = deps;
+  const restUntil = new Map<string, number>();
+  const everyMs = Math.min(lookEveryMsMax, ...tenants.map(({ config }) => config.delayMs / 2));
+  return async () => {
+    for (const tenant of isServed() ? tenants : []) {
+      const began = performance.now();
+      if (stopping.now) return 0;
+      if (began < (restUntil.get(tenant.tenantId) ?? 0)) continue;
+      await lookAt(deps, tenant, queue);
+      const ended = performance.now();
+      restUntil.set(tenant.tenantId, ended + restPerWork * (ended - began));
+    }
+    return everyMs;
+  };
 }
 
 async function lookAt(
@@ -115,13 +126,11 @@ async function lookAt(
 ): Promise<void> {
   const { db, log } = deps;
   try {
-    deps.assertServed();
     for (let looks = 0; looks < looksInRow; looks++) {
       if (!(await inTenant(db, tenantId, (trx) => lookForNews(trx, tenantId, config)))) break;
     }
     const names = services.map(({ name }) => name);
-    if (await hasDue(deps, tenantId, names))
-      await queue.add("send", { tenantId }, jobOptions(`send/${tenantId}`));
+    if (await hasDue(deps, tenantId, names)) await addOnce(queue, "send", `send/${tenantId}`, { tenantId });
   } catch (error) {
     log.warn({ tenantId, err: error }, "clients to wake could not be looked for; the next look will");
   }
