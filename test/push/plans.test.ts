@@ -28,10 +28,10 @@ const history = [
    cross join lateral unnest(array['s:' || scopes[1], 's:' || scopes[2], 'c:' || client_id]) a`,
 ];
 /** One change, long enough ago. */
-const change = (audience: string): string =>
+const change = (audience: string, age = "1 minute"): string =>
   `with h as (update feed_head set position = position + 1 where tenant_id = 'ours' returning position)
    insert into feed (tenant_id, audience, position, kind, entity, record_id, created_at)
-   select 'ours', '${audience}', position, 'record', 'activity', 'x', now() - interval '1 minute' from h`;
+   select 'ours', '${audience}', position, 'record', 'activity', 'x', now() - interval '${age}' from h`;
 
 beforeAll(async () => {
   database = await createTestDatabase();
@@ -75,8 +75,8 @@ const options = {
   reminderMs: 60_000,
   budget: { ios: 2, android: 10, other: 10 },
 };
-const look = async (): Promise<boolean> =>
-  await inTenant(db, "ours", (trx) => lookForNews(trx, "ours", { delayMs: 5_000 }));
+const look = async (delayMs = 5_000): Promise<boolean> =>
+  await inTenant(db, "ours", (trx) => lookForNews(trx, "ours", { delayMs }));
 const wanted = async (): Promise<number> =>
   (await rowsOf(database, "select 1 from push_registration where wanted_position is not null")).length;
 
@@ -94,6 +94,32 @@ test("what is due is judged by keys", async () => {
     "feed_pkey",
     "push_registration_pkey",
   ]);
+});
+
+test("what is younger than the delay is left to a later look, and to a later claim", async () => {
+  await rowsOf(database, change("s:user:9", "0"));
+  expect(await look(600_000)).toBe(false);
+  expect(await wanted()).toBe(0);
+  // It is due for another reason.
+  const nine = "client_id = lpad('9', 32, '0')::uuid";
+  await rowsOf(database, `update push_registration set due_at = now() where ${nine}`);
+  const young = { ...options, delayMs: 600_000 };
+  const { pushes, looked } = await inTenant(db, "ours", (trx) => claimPushes(trx, "ours", young));
+  expect([pushes.length, looked]).toEqual([0, 1]);
+  const due = `select 1 from push_registration r join feed f on f.position = r.told_position + 1
+    where ${nine} and due_at = f.created_at + interval '10 minutes' and wanted_position is null`;
+  expect(await rowsOf(database, due)).toHaveLength(1);
+  await rowsOf(
+    database,
+    "update feed set created_at = now() - interval '11 minutes' where audience = 's:user:9'",
+  );
+  await look(600_000);
+  expect(await wanted()).toBe(1);
+  await rowsOf(
+    database,
+    `update push_registration set told_position = wanted_position, read_position = wanted_position, wanted_position = null,
+       due_at = null where ${nine}`,
+  );
 });
 
 test("a look finds whom a change concerns; what changes after that costs these clients nothing until they read", async () => {

@@ -181,7 +181,7 @@ export async function startPushServer(): Promise<PushServer> {
     always: undefined,
     async taken(count) {
       await vi.waitFor(() => expect(me.pushes.length).toBeGreaterThanOrEqual(count), {
-        timeout: 25_000,
+        timeout: 60_000,
         interval: 20,
       });
       return me.pushes;
