@@ -4,10 +4,13 @@ import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 
 import type { Polled } from "./change-feed/first-reading.ts";
+import { createReadNext } from "./change-feed/follow.ts";
 import type { ClientRead } from "./change-feed/pull.ts";
 import { feedRoutes } from "./change-feed/routes.ts";
 import { ChangeSchema } from "./change-feed/schema.ts";
 import { snapshotRoutes } from "./change-feed/snapshot-routes.ts";
+import { streamRoutes } from "./change-feed/stream-routes.ts";
+import { createWaiters } from "./change-feed/waiters.ts";
 import { registerClientAuth } from "./http/client-auth.ts";
 import { registerHealth } from "./http/health.ts";
 import { registerMetrics } from "./http/metrics.ts";
@@ -83,8 +86,12 @@ async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   const { config } = deps;
   const requireClient = await registerClientAuth(app, { tenants: config.tenants });
   const { epoch } = deps.installation;
+  const waiters = createWaiters({ ...deps, lookEveryMs: config.follow.lookEveryMs });
+  app.addHook("onClose", () => waiters.close());
+  const following = { waiters, readNext: createReadNext(deps) };
   const polledOf = (tenantId: string): Polled => polledIn(config, tenantId);
-  const shared = { ...deps, epoch, polledOf, requireClient, inbox: createInbox(deps.db, deps.codec) };
+  const inbox = createInbox(deps.db, deps.codec);
+  const shared = { ...deps, epoch, polledOf, requireClient, inbox, ...following };
   app.addSchema(MutationResultSchema);
   app.addSchema(ChangeSchema);
   await app.register(capabilityRoutes, shared);
@@ -93,6 +100,7 @@ async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
   await app.register(idMapRoutes, shared);
   await app.register(snapshotRoutes, shared);
   await app.register(feedRoutes, shared);
+  await app.register(streamRoutes, shared);
   await app.register(eventRoutes, deps);
   await app.register(clientRoutes, shared);
   if (config.ops) {

@@ -1,7 +1,10 @@
+import { randomUUID } from "node:crypto";
+
 import { CompiledQuery, type Kysely } from "kysely";
 import type { Logger } from "pino";
 
 import { buildApp } from "./app.ts";
+import { createAnnounce } from "./change-feed/announce.ts";
 import type { HttpServer } from "./http/server.ts";
 import { createInboundMetrics } from "./inbound/metrics.ts";
 import { pollQueue, startInboundWorker } from "./inbound/worker.ts";
@@ -11,6 +14,8 @@ import { assertDatabaseReachable } from "./platform/database-check.ts";
 import { openDatabase } from "./platform/db.ts";
 import { startEmbeddedPostgres } from "./platform/embedded-postgres.ts";
 import type { Environment } from "./platform/environment.ts";
+import { startHintListener } from "./platform/hint-listener.ts";
+import { createHintSender } from "./platform/hint-sender.ts";
 import { createHints } from "./platform/hints.ts";
 import { createInstallationWatch, registerRecoveryGauge, type Ask } from "./platform/installation.ts";
 import { createMetrics } from "./platform/metrics.ts";
@@ -104,12 +109,16 @@ async function open(
   const pushConfigs = pushConfigsOf(config);
   const ofPush = pushConfigs.size > 0 ? backend.queue(pushQueue) : undefined;
   const hints = createHints();
+  const from = randomUUID();
+  const sender = createHintSender(db, { from, log });
+  onClose(() => sender.close());
+  const announce = createAnnounce(hints, sender);
   const registry = createMetrics();
   registerRecoveryGauge(registry, installation);
 
   if (environment.role !== "api") {
     const metrics = createReplayMetrics(registry, { db, upstreamIds: upstreamIds(config) });
-    const shared = { db, codec: plainCodec, backend, hints, log, metrics };
+    const shared = { db, codec: plainCodec, backend, announce, log, metrics };
     const opening = { config, metrics, log, onClose };
     if (wakeShadow) {
       const worker = startShadowWorker({
@@ -156,6 +165,11 @@ async function open(
   const reads = ofPush && createReadPositions({ db, log, tenants: pushConfigs });
   onClose(async () => await reads?.close());
 
+  if (environment.role !== "worker") {
+    const onConnection = (ask: Ask): void => void installation.look(ask);
+    const listener = startHintListener(hints, { connectionString: databaseUrl, from, log, onConnection });
+    onClose(() => listener.close());
+  }
   const stopping = new AbortController();
   const app = await buildApp({
     role: environment.role,

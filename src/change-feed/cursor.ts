@@ -1,11 +1,17 @@
 import type { TidegateError } from "../platform/errors.ts";
-import { readToken, signToken, tokenExpired, type TokenClaims } from "./token.ts";
+import { readToken, signToken, tokenExpired, tokenSigner, type TokenClaims } from "./token.ts";
 
 export type CursorClaims = TokenClaims;
 
 /** Signs a position in the feed: what comes after it is what its reader has not seen. */
 export function signCursor(secrets: readonly string[], claims: CursorClaims, position: number): string {
   return signToken(secrets, "cursor", claims, [position]);
+}
+
+/** Signs many positions for one reader. */
+export function cursorSigner(secrets: readonly string[], claims: CursorClaims): (position: number) => string {
+  const sign = tokenSigner(secrets, "cursor", claims);
+  return (position) => sign([position]);
 }
 
 /**

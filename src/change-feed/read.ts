@@ -5,8 +5,8 @@ import { toResults, type MutationResult } from "../inbox/result-view.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
 import { canSee, type Reader } from "../records/scopes.ts";
-import { toRecord, type RecordRow } from "../records/record.ts";
-import { clientAudience, scopeAudience } from "./audience.ts";
+import { toRecord, type RecordRow, type StoredRecord } from "../records/record.ts";
+import { audiencesOf } from "./audience.ts";
 import { readHead } from "./head.ts";
 import { toShown, type ShownRecord } from "./shown-record.ts";
 
@@ -22,13 +22,19 @@ export type Change =
   | { type: "delete" | "revoke"; entity: string; id: string }
   | { type: "outcome"; result: MutationResult };
 
+/** A change with its position: who has been told everything up to it goes on from there. */
+export interface PlacedChange {
+  position: number;
+  change: Change;
+}
+
 export interface ChangePage {
-  changes: Change[];
+  changes: PlacedChange[];
   /** The position after this page: that of its last change, or the feed's head when there is nothing more. */
   position: number;
   more: boolean;
-  /** The position asked for was never given out by this feed. */
-  isAhead: boolean;
+  /** The last position that the feed has given out. */
+  head: number;
   /** The feed's epoch, of the same moment. */
   epoch: string;
 }
@@ -58,7 +64,7 @@ export async function readChanges(
     changes: toChanges(page, reader, results, codec),
     position: more ? Number(page.at(-1)?.position ?? after) : head.position,
     more,
-    isAhead: after > head.position,
+    head: head.position,
     epoch: head.epoch,
   };
 }
@@ -70,12 +76,12 @@ type FeedRow = { position: string; mutation_id: string | null } & (
 
 async function readRows(
   trx: Transaction<Database>,
-  { tenantId, scopes, clientId }: FeedReader,
+  reader: FeedReader,
   after: number,
   limit: number,
 ): Promise<FeedRow[]> {
-  const audiences = scopes.map(scopeAudience);
-  if (clientId !== undefined) audiences.push(clientAudience(clientId));
+  const { tenantId } = reader;
+  const audiences = audiencesOf(reader);
   // Each audience is read along the primary key; the first `limit + 1` rows of all are complete up to their last position.
   const { rows } = await sql<FeedRow>`
     select f.position, f.kind, f.mutation_id, r.entity, r.server_id, r.version, r.feed_position, r.deleted, r.scopes,
@@ -112,15 +118,15 @@ function toChanges(
   reader: FeedReader,
   results: Map<string, MutationResult>,
   codec: PayloadCodec,
-): Change[] {
-  const changes = new Map<string, Change>();
+): PlacedChange[] {
+  const changes = new Map<string, PlacedChange>();
   for (const row of rows) {
     const key = isOutcome(row) ? row.mutation_id : `${row.entity}/${row.server_id}`;
     if (key === null || changes.has(key)) continue;
     const change = isOutcome(row)
       ? toOutcomeChange(row, results.get(key))
-      : toRecordChange(row, reader, codec);
-    if (change) changes.set(key, change);
+      : toRecordChange(toRecord(row, codec), reader);
+    if (change) changes.set(key, { position: Number(row.position), change });
   }
   return [...changes.values()];
 }
@@ -130,7 +136,7 @@ function isOutcome(row: FeedRow): row is Extract<FeedRow, { kind: "outcome" | "p
 }
 
 /** What is no longer parked is told where its outcome stands, behind the record change that it caused. */
-function toOutcomeChange(
+export function toOutcomeChange(
   { kind }: Pick<FeedRow, "kind">,
   result: MutationResult | undefined,
 ): Change | undefined {
@@ -138,8 +144,7 @@ function toOutcomeChange(
   return { type: "outcome", result };
 }
 
-function toRecordChange(row: RecordRow, reader: FeedReader, codec: PayloadCodec): Change {
-  const record = toRecord(row, codec);
+export function toRecordChange(record: StoredRecord, reader: FeedReader): Change {
   const { entity, serverId: id } = record;
   if (!canSee(reader, record.scopes)) return { type: "revoke", entity, id };
   const shown = toShown(record, reader.clientId);

@@ -1,25 +1,27 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
-import type { onRequestAsyncHookHandler } from "fastify";
+import type { FastifyReply, onRequestAsyncHookHandler } from "fastify";
 import { Type } from "typebox";
 
-import { clientHint, type Hints } from "../platform/hints.ts";
+import { createBell } from "../platform/bell.ts";
 import { hungUp } from "../http/hung-up.ts";
 import { errorAnswers } from "../http/problem.ts";
 import { stringifyRaw } from "../http/raw-json.ts";
 import { uuidQuery } from "../inbox/result-schema.ts";
-import { pullChanges, type FeedDeps, type Pulled } from "./pull.ts";
+import type { FollowerAt, ReadNext } from "./follow.ts";
+import { noteRead, placeOf, readPage, toPulled, type FeedDeps } from "./pull.ts";
+import type { ChangePage } from "./read.ts";
 import { changeReference, cursorSchema } from "./schema.ts";
+import type { Waiters } from "./waiters.ts";
 
 export interface FeedRouteDeps extends FeedDeps {
   requireClient: onRequestAsyncHookHandler;
-  hints: Hints;
+  waiters: Waiters;
+  readNext: ReadNext;
   stopping: AbortSignal;
 }
 
 const limitMax = 1_000;
 export const waitSecondsMax = 25;
-/** At most this long between looks for what another process writes. */
-const lookIntervalMs = 1_000;
 
 const changesSchema = {
   operationId: "readChanges",
@@ -67,30 +69,60 @@ const changesSchema = {
 export const feedRoutes: FastifyPluginAsyncTypebox<FeedRouteDeps> = async (app, deps) => {
   app.get("/v1/changes", { schema: changesSchema, onRequest: deps.requireClient }, async (request, reply) => {
     const { cursor, limit, wait } = request.query;
-    const clientId = request.query.clientId?.toLowerCase();
-    const deadline = performance.now() + wait * 1_000;
-    const giveUp = AbortSignal.any([deps.stopping, hungUp(reply)]);
-    const hint = clientHint(request.identity.tenantId, clientId ?? "");
-    const page = await pullWhenChanged(deps.hints, giveUp, deadline, hint, () =>
-      pullChanges(deps, request.identity, { clientId, cursor, limit }),
-    );
-    return reply.type("application/json").serializer(stringifyRaw).send(page);
+    const follower = { identity: request.identity, clientId: request.query.clientId?.toLowerCase() };
+    const place = placeOf(deps, follower, cursor);
+    const at = { follower, place, limit };
+    const page =
+      wait === 0
+        ? await noted(deps, at, readPage(deps, follower, place, limit))
+        : await readWhenChanged(deps, at, { waitMs: wait * 1_000, gone: goneOf(deps, reply) });
+    const answer = toPulled(deps, follower, page);
+    return reply.type("application/json").serializer(stringifyRaw).send(answer);
   });
 };
 
-async function pullWhenChanged(
-  hints: Hints,
-  giveUp: AbortSignal,
-  deadline: number,
-  hintKey: string,
-  pull: () => Promise<Pulled>,
-): Promise<Pulled> {
-  for (;;) {
-    const leftMs = deadline - performance.now();
-    // Asked for before the look, so that what happens during it is not missed.
-    const hint = hints.next(hintKey, Math.max(0, Math.min(leftMs, lookIntervalMs)), giveUp);
-    const page = await pull();
-    if (page.changes.length > 0 || page.more || leftMs <= 0 || giveUp.aborted) return page;
-    await hint;
+/** Fires when nobody is there any more to be answered, or to answer. */
+function goneOf({ stopping }: FeedRouteDeps, reply: FastifyReply): AbortSignal {
+  return AbortSignal.any([stopping, hungUp(reply)]);
+}
+
+async function noted(deps: FeedRouteDeps, { follower, place }: FollowerAt, reading: Promise<ChangePage>) {
+  const page = await reading;
+  noteRead(deps, follower, place.position, page);
+  return page;
+}
+
+async function readWhenChanged(
+  deps: FeedRouteDeps,
+  asked: FollowerAt,
+  { waitMs, gone }: { waitMs: number; gone: AbortSignal },
+): Promise<ChangePage> {
+  const { follower, place, limit } = asked;
+  const bell = createBell();
+  const deadline = performance.now() + waitMs;
+  const isOver = (): boolean => gone.aborted || performance.now() >= deadline;
+  let at = place;
+  // Before the first look, so that what happens during it is not missed.
+  const forget = deps.waiters.add({ follower, place: () => at, wake: bell.ring });
+  const timer = setTimeout(bell.ring, waitMs + 1);
+  gone.addEventListener("abort", bell.ring, { once: true });
+  try {
+    let page = await noted(deps, asked, readPage(deps, follower, at, limit));
+    // A last look at the end: no word of a change may have come.
+    for (let isLast = isOver(); !hasNews(page) && !isLast;) {
+      at = page;
+      await bell.heard();
+      isLast = isOver();
+      page = await noted(deps, asked, deps.readNext({ follower, place: at, limit }));
+    }
+    return page;
+  } finally {
+    forget();
+    clearTimeout(timer);
+    gone.removeEventListener("abort", bell.ring);
   }
+}
+
+function hasNews({ changes, more }: ChangePage): boolean {
+  return changes.length > 0 || more;
 }

@@ -25,9 +25,21 @@ export function signToken(
   claims: TokenClaims,
   place: readonly number[],
 ): string {
-  const body = Buffer.from(JSON.stringify([kindNumbers[kind], ...place, ...audienceOf(claims)]));
-  const text = body.toString("base64url");
-  return `${text}.${signature(secrets[0] ?? "", text)}`;
+  return tokenSigner(secrets, kind, claims)(place);
+}
+
+/** Signs many places for the same reader. */
+export function tokenSigner(
+  secrets: readonly string[],
+  kind: TokenKind,
+  claims: TokenClaims,
+): (place: readonly number[]) => string {
+  const audience = audienceOf(claims);
+  return (place) => {
+    const body = Buffer.from(JSON.stringify([kindNumbers[kind], ...place, ...audience]));
+    const text = body.toString("base64url");
+    return `${text}.${signature(secrets[0] ?? "", text)}`;
+  };
 }
 
 /**

@@ -54,6 +54,7 @@ export interface OutcomeEntry {
  *
  * @param locked the records as they are, locked by this transaction.
  * @param isFollowed whether the tenant has a shadow: then what is written is also logged for it.
+ * @returns the audiences that were told; to be announced after the commit (`Announce`).
  * @throws {RecordMoved} when one of those that did not exist, and so could not be locked, exists by now.
  * @throws {NotLogged} when the tenant has a shadow, and `isFollowed` does not say so.
  */
@@ -63,8 +64,8 @@ export async function takePositions(
   entries: FeedEntry[],
   locked: ReadonlyMap<string, StoredRecord>,
   { codec, isFollowed }: { codec: PayloadCodec; isFollowed: boolean },
-): Promise<void> {
-  if (entries.length === 0) return;
+): Promise<string[]> {
+  if (entries.length === 0) return [];
   const { ordinals, count } = ordinalsOf(entries, isFollowed);
   const rows = entries.flatMap((entry, index) => toFeedRows(entry, ordinals[index]!, locked));
   const records = entries.flatMap((entry, index) =>
@@ -98,6 +99,7 @@ export async function takePositions(
   const [result] = written.rows;
   if (result?.records !== records.length) throw new RecordMoved("a record appeared meanwhile");
   if (result.is_followed && !isFollowed && records.length > 0) throw new NotLogged("a shadow was added");
+  return [...new Set(rows.map(({ audience }) => audience))];
 }
 
 /** Which of the next positions each entry has. What readers know already needs one for the log alone. */

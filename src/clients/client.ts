@@ -61,6 +61,19 @@ export async function recordAppVersion(
     .execute();
 }
 
+/** The users of clients, by client; those that have never uploaded are left out. */
+export async function readOwners(
+  trx: Transaction<Database>,
+  tenantId: string,
+  clientIds: string[],
+): Promise<Map<string, string>> {
+  if (clientIds.length === 0) return new Map();
+  const { rows } = await sql<{ client_id: string; user_id: string }>`
+    select client_id, user_id from client
+    where tenant_id = ${tenantId} and client_id = any(${clientIds}::uuid[])`.execute(trx);
+  return new Map(rows.map((row) => [row.client_id, row.user_id]));
+}
+
 /** Records that a client no longer has the mutations after `afterSeq` up to `throughSeq`, and never will. */
 export async function recordLoss(
   trx: Transaction<Database>,
@@ -79,6 +92,6 @@ export async function recordLoss(
     .execute();
 }
 
-function clientOwned(): TidegateError {
+export function clientOwned(): TidegateError {
   return new TidegateError("client-owned", "The clientId belongs to another user.");
 }

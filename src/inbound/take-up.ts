@@ -1,5 +1,6 @@
 import type { Kysely, Transaction } from "kysely";
 
+import type { Announce } from "../change-feed/announce.ts";
 import { NotLogged, RecordMoved, takePositions, type RecordWrite } from "../change-feed/write.ts";
 import { inTenant } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
@@ -19,6 +20,8 @@ export interface TakeUpDeps {
   leaseMs: number;
   /** Whether the tenant has a shadow, as far as is known. */
   shadows: { areKnown: boolean };
+  /** Tells who follows the feed what was written to it. */
+  announce?: Announce;
 }
 
 export interface TakenUp {
@@ -44,7 +47,9 @@ export async function takeUp(
   for (let tries = 1; ; tries++) {
     const news = sortOut(await compareAll(deps, seen, askedAt));
     try {
-      return { ...news, written: await write(deps, news, also) };
+      const { written, audiences } = await write(deps, news, also);
+      deps.announce?.(deps.claim.tenantId, audiences);
+      return { ...news, written };
     } catch (error) {
       if (error instanceof NotLogged) deps.shadows.areKnown = true;
       // Next time the record that has appeared is known.
@@ -112,7 +117,7 @@ async function write(
   { db, codec, claim, leaseMs, shadows }: TakeUpDeps,
   { changes, looks }: News,
   also: (trx: Transaction<Database>) => Promise<unknown>,
-): Promise<RecordWrite[]> {
+): Promise<{ written: RecordWrite[]; audiences: string[] }> {
   const { tenantId } = claim;
   return await inTenant(db, tenantId, async (trx) => {
     await holdClaim(trx, claim, leaseMs);
@@ -130,7 +135,8 @@ async function write(
       also(trx),
     ]);
     const entries = current.map((record) => ({ record }));
-    await takePositions(trx, tenantId, entries, locked, { codec, isFollowed: shadows.areKnown });
-    return current;
+    const isFollowed = shadows.areKnown;
+    const audiences = await takePositions(trx, tenantId, entries, locked, { codec, isFollowed });
+    return { written: current, audiences };
   });
 }

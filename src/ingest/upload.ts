@@ -1,6 +1,7 @@
 import type { Kysely } from "kysely";
 import type { Logger } from "pino";
 
+import { clientAudience, hintKeys } from "../change-feed/audience.ts";
 import type { ClientKey } from "../clients/client.ts";
 import { keyOf, type Appended, type Inbox } from "../inbox/append.ts";
 import type { JudgedMutation } from "../inbox/log.ts";
@@ -8,7 +9,7 @@ import { isSettled, readKnown, type KnownMutation } from "../inbox/results.ts";
 import { problemOf, toResult, toResults, type MutationResult } from "../inbox/result-view.ts";
 import type { Identity } from "../http/identity.ts";
 import { inTenant } from "../platform/db.ts";
-import { clientHint, type Hints } from "../platform/hints.ts";
+import type { Hints } from "../platform/hints.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
 import type { BatchEnvelope } from "./envelope.ts";
@@ -70,8 +71,8 @@ export async function takeUpload(
   return await toReceipt(deps, identity, judged, { ...appended, known });
 }
 
-/** At most this long between looks for outcomes that another process writes. */
-const lookIntervalMs = 250;
+/** The first pause between looks for outcomes of which no word came; each further one is twice as long, up to the last. */
+const lookPause = { firstMs: 250, lastMs: 4_000 };
 
 async function awaitOutcomes(
   { db, hints, log }: UploadDeps,
@@ -82,12 +83,13 @@ async function awaitOutcomes(
   if (waitMs === 0) return appended;
   const deadline = performance.now() + waitMs;
   const known = new Map(appended);
-  for (;;) {
+  const keys = hintKeys(tenantId, [clientAudience(clientId)]);
+  for (let pauseMs = lookPause.firstMs; ; pauseMs = Math.min(2 * pauseMs, lookPause.lastMs)) {
     const leftMs = deadline - performance.now();
     const open = unsettled(known);
     if (leftMs <= 0 || giveUp.aborted || open.length === 0) return known;
     // Asked for before the look, so that what happens during it is not missed.
-    const hint = hints.next(clientHint(tenantId, clientId), Math.min(leftMs, lookIntervalMs), giveUp);
+    const hint = hints.next(keys, Math.min(leftMs, pauseMs), giveUp);
     try {
       const news = await inTenant(db, tenantId, (trx) => readKnown(trx, tenantId, open));
       for (const [id, mutation] of news) known.set(id, mutation);

@@ -1,32 +1,54 @@
 /**
- * In-process word that something may have changed. Only a hint: whoever waits also looks for itself now and then, since
- * the change may come from another process.
+ * Word that something may have changed. Only a hint: it may get lost, and may be given for nothing, so whoever waits also
+ * looks for itself now and then.
  */
 export interface Hints {
-  /** Wakes everybody who waits for `key`. */
-  give(key: string): void;
-  /** Resolves at the next hint for `key`, after `timeoutMs`, or when the signal fires. Never rejects. */
-  next(key: string, timeoutMs: number, signal?: AbortSignal): Promise<void>;
+  /** Wakes everybody who waits for one of the keys, each once. */
+  give(keys: Iterable<string>): void;
+  /** Wakes everybody: words were lost, and nobody knows which. */
+  giveAll(): void;
+  /** Calls `wake` at every hint for one of the keys until the returned function is called. */
+  watch(keys: readonly string[], wake: () => void): () => void;
+  /** Resolves at the next hint for one of the keys, after `timeoutMs`, or when the signal fires. Never rejects. */
+  next(keys: readonly string[], timeoutMs: number, signal?: AbortSignal): Promise<void>;
 }
 
 export function createHints(): Hints {
   const waiting = new Map<string, Set<() => void>>();
+
+  function watch(keys: readonly string[], wake: () => void): () => void {
+    for (const key of keys) {
+      const wakers = waiting.get(key);
+      if (wakers) wakers.add(wake);
+      else waiting.set(key, new Set([wake]));
+    }
+    return () => {
+      for (const key of keys) {
+        const wakers = waiting.get(key);
+        wakers?.delete(wake);
+        if (wakers?.size === 0) waiting.delete(key);
+      }
+    };
+  }
+
   return {
-    give(key) {
-      for (const wake of waiting.get(key) ?? []) wake();
+    watch,
+    give(keys) {
+      wakeAll([...keys].flatMap((key) => waiting.get(key) ?? []));
     },
-    next(key, timeoutMs, signal) {
+    giveAll() {
+      wakeAll(waiting.values());
+    },
+    next(keys, timeoutMs, signal) {
       return new Promise((resolve) => {
-        const wakers = waiting.get(key) ?? new Set();
-        const wake = () => {
+        const wake = (): void => {
           clearTimeout(timer);
           signal?.removeEventListener("abort", wake);
-          wakers.delete(wake);
-          if (wakers.size === 0 && waiting.get(key) === wakers) waiting.delete(key);
+          unwatch();
           resolve();
         };
         const timer = setTimeout(wake, timeoutMs);
-        waiting.set(key, wakers.add(wake));
+        const unwatch = watch(keys, wake);
         if (signal?.aborted) wake();
         else signal?.addEventListener("abort", wake, { once: true });
       });
@@ -34,7 +56,8 @@ export function createHints(): Hints {
   };
 }
 
-/** The key under which a client's outcomes are announced. */
-export function clientHint(tenantId: string, clientId: string): string {
-  return `${tenantId}/${clientId}`;
+function wakeAll(sets: Iterable<Set<() => void>>): void {
+  const woken = new Set<() => void>();
+  for (const wakers of sets) for (const wake of wakers) woken.add(wake);
+  for (const wake of woken) wake();
 }

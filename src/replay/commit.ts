@@ -1,5 +1,6 @@
 import type { Kysely, Transaction } from "kysely";
 
+import type { Announce } from "../change-feed/announce.ts";
 import {
   NotLogged,
   RecordMoved,
@@ -57,6 +58,7 @@ export interface CommitContext {
   owner: string;
   /** Whether the tenant has a shadow, as far as is known: the first commit that finds one says so to the others. */
   shadows: { areKnown: boolean };
+  announce: Announce;
 }
 
 /**
@@ -75,7 +77,11 @@ export async function commitLanes(
 ): Promise<CommitResult[]> {
   for (let tries = 1; ; tries++) {
     try {
-      return await inTenant(db, tenantId, (trx) => commitIn(trx, tenantId, commits, context));
+      const { results, audiences } = await inTenant(db, tenantId, (trx) =>
+        commitIn(trx, tenantId, commits, context),
+      );
+      context.announce(tenantId, audiences);
+      return results;
     } catch (error) {
       if (error instanceof NotLogged) context.shadows.areKnown = true;
       // Next time the record that has appeared is seen and locked.
@@ -84,12 +90,18 @@ export async function commitLanes(
   }
 }
 
+interface Committed {
+  results: CommitResult[];
+  /** Those that the feed has something for. */
+  audiences: string[];
+}
+
 async function commitIn(
   trx: Transaction<Database>,
   tenantId: string,
   commits: LaneCommit[],
   context: CommitContext,
-): Promise<CommitResult[]> {
+): Promise<Committed> {
   const startedAt = performance.now();
   const written = commits.flatMap(({ record }) => record ?? []);
   const standing = commits.flatMap(({ from, position, outcome }) =>
@@ -105,13 +117,13 @@ async function commitIn(
   const attempts = writeAttempts(trx, tenantId, tried, context);
   if (writable.length === 0) {
     await attempts;
-    return results;
+    return { results, audiences: [] };
   }
-  const [{ unblocked, dueInMs }] = await Promise.all([
+  const [{ unblocked, dueInMs, audiences }] = await Promise.all([
     write(trx, tenantId, writable, records, context),
     attempts,
   ]);
-  return results.map((result, index) => {
+  const told = results.map((result, index) => {
     const commit = commits[index]!;
     if (result.kind !== "done") return result;
     return {
@@ -120,6 +132,7 @@ async function commitIn(
       unblocked: [...new Set(endedBy(tenantId, commit).flatMap(({ id }) => unblocked.get(id) ?? []))],
     };
   });
+  return { results: told, audiences };
 }
 
 /** An answer that came to an owner without its lane is no outcome; yet the upstream gave it. */
@@ -168,6 +181,7 @@ interface Written {
   unblocked: Map<string, string[]>;
   /** By lane, of those that were released. */
   dueInMs: Map<string, number | undefined>;
+  audiences: string[];
 }
 
 /** The statements are sent without waiting for each other; the connection runs them in this order. */
@@ -183,7 +197,7 @@ async function write(
   const mappings = commits.flatMap(({ mapping }) => mapping ?? []);
   const follows = commits.flatMap(({ follow }) => follow ?? []);
   const entries = commits.flatMap(toFeedEntries);
-  const [, , unblocked, dueInMs] = await Promise.all([
+  const [, , unblocked, dueInMs, , , audiences] = await Promise.all([
     Promise.all([
       writeDeliveries(trx, tenantId, deliveries, codec),
       finishCommands(
@@ -200,7 +214,7 @@ async function write(
     writeShadowRecords(trx, tenantId, follows),
     takePositions(trx, tenantId, entries, records, { codec, isFollowed: shadows.areKnown }),
   ]);
-  return { unblocked, dueInMs };
+  return { unblocked, dueInMs, audiences };
 }
 
 /** What others may have waited for: a mutation, or in a shadow a record, or what was parked or held there. */

@@ -1,5 +1,6 @@
 import type { Kysely } from "kysely";
 
+import type { Announce } from "../change-feed/announce.ts";
 import { resolveTempIds, type TempIdState } from "../id-map/id-map.ts";
 import { createBatcher, type Batched } from "../platform/batcher.ts";
 import { inTenant } from "../platform/db.ts";
@@ -61,6 +62,7 @@ export interface ReplayStoreOptions {
   owner: string;
   leaseMs: number;
   upstream: { id: string; role: "primary" | "shadow"; shadowIds?: readonly string[] };
+  announce: Announce;
 }
 
 const sliceBytesMax = 1024 * 1024;
@@ -69,9 +71,9 @@ const itemsMax = 200;
 export function createReplayStore(
   db: Kysely<Database>,
   tenantId: string,
-  { codec, owner, leaseMs, upstream }: ReplayStoreOptions,
+  { codec, owner, leaseMs, upstream, announce }: ReplayStoreOptions,
 ): ReplayStore {
-  const context = { codec, leaseMs, owner, shadows: { areKnown: false } };
+  const context = { codec, leaseMs, owner, shadows: { areKnown: false }, announce };
   const commit = createBatcher<LaneCommit, Settled>(
     (commits) => commitTogether(db, tenantId, commits, context),
     { itemsMax },

@@ -4,7 +4,7 @@ import { hostname } from "node:os";
 import type { Kysely } from "kysely";
 import type { Logger } from "pino";
 
-import { clientHint, type Hints } from "../platform/hints.ts";
+import type { Announce } from "../change-feed/announce.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { QueueBackend } from "../platform/queues.ts";
 import type { Database } from "../platform/schema.ts";
@@ -17,7 +17,7 @@ import { makeDue, type OverdueLane } from "./due.ts";
 import { entriesOf } from "./entries.ts";
 import { createLeaseKeeper, type LeaseKeeper } from "./lease-keeper.ts";
 import type { ReplayMetrics } from "./metrics.ts";
-import { isShadow, LaneLost, type Slice } from "./slice.ts";
+import { LaneLost, type Slice } from "./slice.ts";
 import { createReplayStore, type ReplayStore } from "./store.ts";
 import { startSweeper } from "./sweeper.ts";
 import { createTurns, lanesPerCall, type Turns } from "./turns.ts";
@@ -42,7 +42,7 @@ export interface ReplayDeps {
   /** The queue of the lanes' jobs. */
   queue: string;
   wake: Wake;
-  hints: Hints;
+  announce: Announce;
   log: Logger;
   served: readonly Served[];
   /** Finds the lanes that nobody woke. */
@@ -136,7 +136,7 @@ interface Posts {
 /** A lease is short, so that another worker soon goes on where one died; yet it outlives a call and a late renewal. */
 const leaseMsMin = 5_000;
 
-function openPosts({ db, codec, served, wake, log }: ReplayDeps): Posts {
+function openPosts({ db, codec, served, wake, announce, log }: ReplayDeps): Posts {
   const owner = `${hostname()}/${process.pid}/${randomUUID()}`;
   const all = served.map((one): Post => {
     const { tenantId, upstream, shadowIds = [] } = one;
@@ -147,6 +147,7 @@ function openPosts({ db, codec, served, wake, log }: ReplayDeps): Posts {
       owner,
       leaseMs,
       upstream: { id, role: config.role, shadowIds },
+      announce,
     });
     const turns = createTurns({
       upstream,
@@ -232,7 +233,7 @@ function toSlice(
   turn: Pick<Slice, "claim" | "store" | "upstream" | "leaseMs" | "log" | "signal"> & Pick<Post, "turns">,
 ): Slice {
   const { claim, upstream, turns } = turn;
-  const { tenantId, clientId } = claim;
+  const { tenantId } = claim;
   return {
     ...turn,
     entries: entriesOf(claim, deps.codec),
@@ -252,7 +253,6 @@ function toSlice(
       setAside: turns.wasSetAside,
       committed({ outcome, record, unblocked }) {
         if (record) deps.onRecord?.(tenantId, record);
-        if (outcome && !isShadow(turn)) deps.hints.give(clientHint(tenantId, clientId));
         if (outcome?.isNew) deps.metrics.settled(tenantId, upstream.id, outcome.status);
         if (unblocked.length > 0) void unblock(deps, tenantId, unblocked);
       },

@@ -24,6 +24,7 @@ beforeAll(async () => {
     owner: "worker",
     leaseMs: 60_000,
     upstream: { id: "crm", role: "primary" },
+    announce: () => undefined,
   });
 });
 afterAll(async () => {
@@ -113,6 +114,7 @@ test("what a shadow is seeded with counts as of when the shadow was added, howev
     owner: "worker",
     leaseMs: 60_000,
     upstream: { id: "next", role: "shadow" },
+    announce: () => undefined,
   });
   const claim = await shadows.claim(laneId);
   if (!claim || !("epoch" in claim)) throw new Error("the lane could not be claimed");

@@ -30,6 +30,7 @@ describe("claims and commits", () => {
         owner: `worker-${n}`,
         leaseMs,
         upstream: { id: "crm", role: "primary" },
+        announce: () => undefined,
       }),
     );
     stores = [one!, two!];

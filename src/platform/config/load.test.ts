@@ -22,6 +22,12 @@ describe("what loads", () => {
       depth: 64,
       keepAckedDays: 35,
     });
+    expect(config.follow).toEqual({
+      lookEveryMs: 5_000,
+      commentEveryMs: 15_000,
+      stalledMs: 30_000,
+      streamsMax: 8_000,
+    });
     expect(config.tenants["hlf"]?.auth).toMatchObject({ scopes: ["org", "user:{sub}"], roles: "roles" });
     expect(config.tenants["hlf"]?.upstreams["crm"]).toEqual({
       role: "primary",

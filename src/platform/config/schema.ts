@@ -595,6 +595,32 @@ export const Limits = Type.Object(
   { ...closed, default: {}, description: "What a client may send; advertised under /v1/capabilities." },
 );
 
+export type FollowConfig = Type.Static<typeof FollowConfig>;
+export const FollowConfig = Type.Object(
+  {
+    lookEveryMs: integer(
+      "How often the gateway looks for changes that it was not told of, on behalf of everybody who waits.",
+      { default: 5_000, minimum: 100, maximum: 60_000 },
+    ),
+    commentEveryMs: integer("How often an event stream on which nothing happens sends a comment.", {
+      default: 15_000,
+      minimum: 100,
+      maximum: 60_000,
+    }),
+    stalledMs: integer("How long an event stream's reader may take nothing before it is cut off.", {
+      default: 30_000,
+      minimum: 100,
+      maximum: 600_000,
+    }),
+    streamsMax: integer("Event streams in one process; further ones are sent away.", {
+      default: 8_000,
+      minimum: 1,
+      maximum: 100_000,
+    }),
+  },
+  { ...closed, default: {}, description: "How clients are told of changes." },
+);
+
 export type Config = Type.Static<typeof Config>;
 export const Config = Type.Object(
   {
@@ -607,6 +633,7 @@ export const Config = Type.Object(
       ),
     ),
     limits: Limits,
+    follow: FollowConfig,
     tenants: named(patterns.id, TenantConfig, { minProperties: 1, description: "The organisations." }),
   },
   closed,

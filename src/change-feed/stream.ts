@@ -1,0 +1,192 @@
+import type { ServerResponse } from "node:http";
+
+import { toProblem } from "../http/problem.ts";
+import { createBell } from "../platform/bell.ts";
+import { TidegateError } from "../platform/errors.ts";
+import { changeJson, commentText, eventText } from "./event-text.ts";
+import type { Follower, Place } from "./pull.ts";
+import type { ChangePage } from "./read.ts";
+
+/** Why a stream ended. All but the first three are told to the reader, in an `end` event. */
+export type StreamEnd =
+  | "client"
+  | "slow-reader"
+  | "failed"
+  | "token-expired"
+  | "stopping"
+  | "replaced"
+  | "cursor-expired"
+  | "client-owned";
+
+/**
+ * One reader's event stream. It is in one of four states:
+ *
+ * - reading: a page is being read; nothing of an earlier one is held;
+ * - full: what was written is more than the connection takes at the moment. Nothing is read until it has drained;
+ * - waiting: everything was written. A wake leads back to reading;
+ * - ended.
+ *
+ * So it holds no more than `textMax` and one change, and what was not written is read again.
+ */
+export interface Stream {
+  follower: Follower;
+  place: () => Place;
+  wake: () => void;
+  /** Writes the first page, then follows until the stream has ended. Never rejects. */
+  run: (first: ChangePage) => Promise<void>;
+  /** Since when the connection takes nothing, on the monotonic clock. */
+  fullSinceMs: () => number | undefined;
+  /** Sends a comment if nothing was sent since `ms`. */
+  keepAlive: (ms: number) => void;
+  end: (reason: StreamEnd, error?: TidegateError) => void;
+}
+
+export interface StreamOptions {
+  follower: Follower;
+  place: Place;
+  /** Only cursors are sent. */
+  isHint: boolean;
+  raw: ServerResponse;
+  readNext: (at: { place: Place; limit: number; isBehind: boolean }) => Promise<ChangePage>;
+  /** Signs a position of the feed with this epoch. */
+  signAt: (epoch: string, position: number) => string;
+  /** Called with what is about to be told. */
+  onTell: (page: Pick<ChangePage, "changes" | "position" | "epoch">) => void;
+  onError: (error: unknown) => void;
+  onEnd: (reason: StreamEnd) => void;
+}
+
+/** Of one write. */
+const textMax = 64 * 1024;
+const limitMax = 500;
+
+/** How many changes are read at first; then as many as are written at once. */
+export function firstLimit({ isHint }: { isHint: boolean }): number {
+  return isHint ? 1 : 50;
+}
+
+/** A page as text, as far as it fits: up to which position, and how many of its changes. */
+interface Written {
+  text: string;
+  position: number;
+  count: number;
+}
+
+export function createStream(options: StreamOptions): Stream {
+  const { follower, raw, isHint, readNext, signAt, onTell, onError, onEnd } = options;
+  const bell = createBell();
+  let place = options.place;
+  let limit = firstLimit(options);
+  let hasMore = false;
+  let hasEnded = false;
+  let fullSinceMs: number | undefined;
+  let sentAtMs = performance.now();
+
+  const isOpen = (): boolean => !hasEnded;
+
+  async function run(first: ChangePage): Promise<void> {
+    try {
+      for (let page: ChangePage | undefined = first; isOpen(); page = await next()) {
+        if (page) await send(page);
+        if (!hasMore && isOpen()) await bell.heard();
+      }
+    } catch (error) {
+      onError(error);
+      end("failed");
+    }
+  }
+
+  async function next(): Promise<ChangePage | undefined> {
+    if (hasEnded) return undefined;
+    try {
+      return await readNext({ place, limit, isBehind: hasMore });
+    } catch (error) {
+      hasMore = false;
+      if (error instanceof TidegateError && isFinal(error.code)) end(error.code, error);
+      // A look wakes it again.
+      else onError(error);
+      return undefined;
+    }
+  }
+
+  async function send(page: ChangePage): Promise<void> {
+    const { text, position, count } = isHint ? toHint(page) : toEvents(page);
+    hasMore = position < page.position || (page.more && !isHint);
+    // Records may be large: no more of them are read than fit, or they would be read again and again.
+    if (!isHint) limit = count < page.changes.length ? count : Math.min(limitMax, 2 * limit);
+    place = { position, epoch: page.epoch };
+    if (!isHint) onTell({ ...page, position });
+    if (hasEnded || text === "") return;
+    sentAtMs = performance.now();
+    if (raw.write(text)) return;
+    fullSinceMs = sentAtMs;
+    await drained(raw);
+    fullSinceMs = undefined;
+  }
+
+  function toEvents({ changes, position: last, epoch }: ChangePage): Written {
+    let text = "";
+    for (const [index, { position, change }] of changes.entries()) {
+      const isLast = index === changes.length - 1;
+      const id = signAt(epoch, isLast ? last : position);
+      text += eventText("change", changeJson(change), id);
+      if (text.length >= textMax && !isLast) return { text, position, count: index + 1 };
+    }
+    return { text, position: last, count: changes.length };
+  }
+
+  /** However much has changed: the reader asks for it. */
+  function toHint({ changes, more, head, epoch }: ChangePage): Written {
+    if (changes.length === 0 && !more) return { text: "", position: head, count: 0 };
+    const cursor = signAt(epoch, head);
+    return { text: eventText("cursor", JSON.stringify({ cursor }), cursor), position: head, count: 1 };
+  }
+
+  function end(reason: StreamEnd, error?: TidegateError): void {
+    if (hasEnded) return;
+    hasEnded = true;
+    const isHeard = reason !== "client" && reason !== "failed" && fullSinceMs === undefined;
+    if (!isHeard) raw.destroy();
+    else {
+      const problem = error && { problem: toProblem(error) };
+      // Nobody comes back on this connection.
+      raw.once("finish", () => raw.socket?.destroySoon());
+      raw.end(eventText("end", JSON.stringify({ reason, ...problem })));
+    }
+    bell.ring();
+    onEnd(reason);
+  }
+  raw.once("close", () => end("client"));
+  // What breaks a connection closes it as well.
+  raw.on("error", () => undefined);
+
+  return {
+    follower,
+    place: () => place,
+    wake: bell.ring,
+    run,
+    fullSinceMs: () => fullSinceMs,
+    keepAlive(ms) {
+      if (hasEnded || fullSinceMs !== undefined || sentAtMs > performance.now() - ms) return;
+      sentAtMs = performance.now();
+      raw.write(commentText);
+    },
+    end,
+  };
+}
+
+function isFinal(code: string): code is "cursor-expired" | "client-owned" {
+  return code === "cursor-expired" || code === "client-owned";
+}
+
+/** Until the connection has taken what was written, or is closed. */
+async function drained(raw: ServerResponse): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      raw.off("drain", done).off("close", done);
+      resolve();
+    };
+    raw.on("drain", done).on("close", done);
+    if (raw.destroyed) done();
+  });
+}
