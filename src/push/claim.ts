@@ -166,7 +166,7 @@ export function judgeDue(
     update push_registration r set
       wanted_position = case when d.is_claimed or d.is_over then d.latest
         when d.latest is null or d.first_at is null then null else r.wanted_position end,
-      pushed_at = case when d.latest is null then null else r.pushed_at end,
+      pushed_at = case when d.is_claimed or d.is_over or d.first_at is not null then r.pushed_at end,
       push_id = case when d.is_claimed then coalesce(r.push_id, gen_random_uuid()) else r.push_id end,
       claim_id = case when d.is_claimed then gen_random_uuid() end,
       sent_at = case when d.is_claimed then d.recent || now() else r.sent_at end,

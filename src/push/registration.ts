@@ -61,16 +61,20 @@ export async function register(
       revision = gen_random_uuid(), service = excluded.service, platform = excluded.platform, key_id = excluded.key_id,
       address = excluded.address, address_hash = excluded.address_hash, scopes = excluded.scopes,
       ${ifMoved("claim_id", sql`null`)}, ${ifMoved("pushed_at", sql`null`)}, ${ifMoved("pushes", sql`0`)},
-      ${ifMoved("failures", sql`0`)}, ${ifMoved("due_at", sql`excluded.due_at`)}`.execute(trx);
+      ${ifMoved("failures", sql`0`)},
+      due_at = case when ${isSameAddress} and r.scopes = excluded.scopes then r.due_at else excluded.due_at end`.execute(
+    trx,
+  );
   await replaceAudiences(trx, tenantId, [{ clientId, before: before?.scopes ?? [], scopes }]);
 }
 
 /** What an address that is another one than before begins anew. */
 function ifMoved(column: string, value: ReturnType<typeof sql>) {
   const name = sql.ref(column);
-  const isSame = sql`(r.service, r.address_hash) = (excluded.service, excluded.address_hash)`;
-  return sql`${name} = case when ${isSame} then r.${name} else ${value} end`;
+  return sql`${name} = case when ${isSameAddress} then r.${name} else ${value} end`;
 }
+
+const isSameAddress = sql`(r.service, r.address_hash) = (excluded.service, excluded.address_hash)`;
 
 /** Forgets how a client is woken, and the address with it. */
 export async function unregister(trx: Transaction<Database>, key: ClientKey): Promise<void> {

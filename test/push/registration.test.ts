@@ -86,6 +86,17 @@ test("registering again changes neither what the client has read nor its budget"
   const again = await registrationOf(rig.gateway, app.clientId);
   expect(again).toEqual({ ...before, revision: expect.any(String) });
   expect(again).not.toEqual(before);
+  // What its new scopes have is looked at, even if it is the same app.
+  const inOslo = rig.gateway.as({ groups: ["oslo"] });
+  await inOslo.put(`/v1/clients/${app.clientId}`, {
+    push: { service: "fcm", platform: "android", token: app.token },
+  });
+  const elsewhere = await registrationOf(rig.gateway, app.clientId);
+  expect(elsewhere).toMatchObject({
+    scopes: ["group:oslo", "org", "user:kari"],
+    pushed_at: before?.pushed_at,
+  });
+  expect(elsewhere?.due_at?.getTime()).toBeLessThan(Date.now() + 60_000);
   // Another token has not been woken yet.
   await app.register({ service: "fcm", platform: "android", token: `token-${randomUUID()}` });
   const moved = await registrationOf(rig.gateway, app.clientId);

@@ -70,6 +70,8 @@ export async function startPushRig({
 }
 
 export interface RegistrationRow {
+  scopes: string[];
+  pushed_at: Date | null;
   client_id: string;
   wanted_position: string | null;
   told_position: string;
