@@ -1,7 +1,7 @@
 import { readHead } from "../change-feed/head.ts";
 import { inTenant } from "../platform/db.ts";
 import { backoffMs } from "../replay/backoff.ts";
-import { UpstreamError } from "../upstream/connector.ts";
+import { BreakerOpen, UpstreamError } from "../upstream/connector.ts";
 import type { ObservedRecord } from "../upstream/observed.ts";
 import type { Seen } from "./compare.ts";
 import { putOffLooks, readDueLooks, settleLooks, type Look } from "./look.ts";
@@ -57,7 +57,8 @@ async function answerOf({ upstream, signal, tell }: AskDeps, look: Look): Promis
     if (signal.aborted || !(error instanceof UpstreamError)) throw error;
     const { retryAfterMs } = error;
     const dueInMs = Math.max(pauseMsMin, backoffMs(failures + 1, upstream.config.retry, { retryAfterMs }));
-    tell.failed({ entity, error, dueInMs });
+    // What the breaker keeps back, the log has said once.
+    if (!(error instanceof BreakerOpen)) tell.failed({ entity, error, dueInMs });
     return { look, inMs: dueInMs };
   }
 }
@@ -83,7 +84,7 @@ export async function askForPage(deps: AskDeps): Promise<boolean> {
       pauseMsMin,
       backoffMs(round.failures + 1, upstream.config.retry, { retryAfterMs }),
     );
-    deps.tell.failed({ entity: round.entity, error, dueInMs });
+    if (!(error instanceof BreakerOpen)) deps.tell.failed({ entity: round.entity, error, dueInMs });
     const isAnew = round.nextPage !== undefined && error.disposition !== "retry";
     await putOffRound(deps.db, claim, round, { inMs: dueInMs, isAnew, leaseMs });
   }

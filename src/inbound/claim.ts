@@ -99,15 +99,17 @@ export async function releaseInbound(
   });
 }
 
-/** The upstreams of a tenant that have been due for a while and that nobody asks. */
+/** Those upstreams of a tenant that have been due for a while and that nobody asks. */
 export async function readOverdueInbound(
   db: Kysely<Database>,
   tenantId: string,
+  upstreamIds: readonly string[],
 ): Promise<{ laneId: string; overdueMs: number }[]> {
   const { rows } = await inTenant(db, tenantId, (trx) =>
     sql<{ upstream_id: string; overdue_ms: number }>`
       select upstream_id, extract(epoch from now() - due_at)::float8 * 1000 as overdue_ms from inbound
-      where tenant_id = ${tenantId} and due_at <= now() - interval '2 seconds'
+      where tenant_id = ${tenantId} and upstream_id = any(${upstreamIds}::text[])
+        and due_at <= now() - interval '2 seconds'
         and (lease_until is null or lease_until <= now())`.execute(trx),
   );
   return rows.map((row) => ({ laneId: row.upstream_id, overdueMs: row.overdue_ms }));

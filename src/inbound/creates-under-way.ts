@@ -36,6 +36,9 @@ export async function readOpenCreates(
   );
 }
 
+/** More than are in hand anywhere. */
+const lanesMax = 4_096;
+
 /**
  * For how long yet creates of these entities may be under way, in milliseconds, by entity: as long as the leases of the
  * lanes whose head, or whose released or retried mutation, is one. Entities of which none is under way are left out.
@@ -50,12 +53,18 @@ export async function readCreatesUnderWay(
     with leased as materialized (
       select lane_id::uuid as client_id, position, lease_until from lane
       where tenant_id = ${tenantId} and partition is null and due_at <= now() and lease_until > now()
+      order by due_at limit ${lanesMax}
     )
     select k.entity, max(extract(epoch from k.lease_until - now()))::float8 * 1000 as for_ms from (
       select head.entity, head.temp_id, leased.lease_until from leased cross join lateral (
-        select entity, temp_id from mutation_key
-        where tenant_id = ${tenantId} and client_id = leased.client_id and seq > leased.position and status is null
-        order by seq limit 1
+        select ids from inbox_block
+        where tenant_id = ${tenantId} and client_id = leased.client_id and last_seq > leased.position
+        order by last_seq limit 1
+      ) block cross join lateral (
+        select key.entity, key.temp_id from unnest(block.ids) with ordinality as i (mutation_id, ordinal)
+        join mutation_key key on key.tenant_id = ${tenantId} and key.mutation_id = i.mutation_id
+        where key.seq > leased.position and key.status is null
+        order by i.ordinal limit 1
       ) head
       union all
       select key.entity, key.temp_id, leased.lease_until from leased

@@ -95,12 +95,11 @@ export async function settleLooks(
 ): Promise<void> {
   if (looks.length === 0) return;
   await sql`
-    delete from inbound_look where tenant_id = ${tenantId} and upstream_id = ${upstreamId}
-      and (entity, server_id, asked) in (
-        select * from unnest(${looks.map(({ entity }) => entity)}::text[],
-          ${looks.map(({ serverId }) => serverId)}::text[], ${looks.map(({ asked }) => asked)}::bigint[]))`.execute(
-    trx,
-  );
+    delete from inbound_look
+    using unnest(${looks.map(({ entity }) => entity)}::text[], ${looks.map(({ serverId }) => serverId)}::text[],
+      ${looks.map(({ asked }) => asked)}::bigint[]) as l (entity, server_id, asked)
+    where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and inbound_look.entity = l.entity
+      and inbound_look.server_id = l.server_id and inbound_look.asked = l.asked`.execute(trx);
 }
 
 /** Looks that failed are due again later. */

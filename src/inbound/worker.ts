@@ -114,7 +114,11 @@ export function startInboundWorker(deps: InboundDeps): InboundWorker {
       for (const one of own) await register(db, one);
       const isNew = own.filter((one) => !begun.has(one));
       for (const one of isNew) begun.add(one);
-      const overdue = await readOverdueInbound(db, tenantId);
+      const overdue = await readOverdueInbound(
+        db,
+        tenantId,
+        own.map(({ upstream }) => upstream.id),
+      );
       return [...isNew.map(({ upstream }) => ({ laneId: upstream.id, overdueMs: 0 })), ...overdue];
     },
   });
