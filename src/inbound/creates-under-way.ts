@@ -52,7 +52,8 @@ export async function readCreatesUnderWay(
   const { rows } = await sql<{ entity: string; for_ms: number }>`
     with leased as materialized (
       select lane_id::uuid as client_id, position, lease_until from lane
-      where tenant_id = ${tenantId} and partition is null and due_at <= now() and lease_until > now()
+      where tenant_id = ${tenantId} and partition is null and not aside and due_at <= now()
+        and lease_until > now()
       order by due_at limit ${lanesMax}
     )
     select k.entity, max(extract(epoch from k.lease_until - now()))::float8 * 1000 as for_ms from (

@@ -27,7 +27,8 @@ beforeAll(async () => {
     insert into tidegate.mutation_key (tenant_id, mutation_id, client_id, seq, entity, fingerprint, temp_id)
     select 'ours', gen_random_uuid(), lane_id::uuid, 1, 'activity', '', gen_random_uuid() from tidegate.lane;
     insert into tidegate.inbox_block (tenant_id, client_id, last_seq, user_id, scopes, roles, request_id, key_id, payload, ids)
-    select 'ours', client_id, 1, '', '{}', '{}', '', 'plain', '', array[mutation_id] from tidegate.mutation_key`);
+    select 'ours', client_id, 1, '', '{}', '{}', '', 'plain', '', array[mutation_id] from tidegate.mutation_key;
+    analyze tidegate.lane`);
   await owner.end();
   db = openDatabase(database.serviceUrl, { poolMax: 1, onError: () => undefined });
 });
