@@ -4,6 +4,7 @@ export interface BenchOptions {
   ingest: IngestOptions | undefined;
   replay: ReplayOptions | undefined;
   waiting: WaitingOptions | undefined;
+  streams: StreamsOptions | undefined;
   writeDocs: boolean;
   /** Where CPU profiles of the gateway's processes go; none are taken without it. */
   cpuProfDir: string | undefined;
@@ -34,6 +35,17 @@ export interface WaitingOptions {
   latencyMs: number;
   concurrency: number;
 }
+
+export interface StreamsOptions {
+  rounds: number;
+  /** All in one scope. */
+  readers: number;
+  writes: number;
+  everyMs: number;
+}
+
+const fullStreams: StreamsOptions = { rounds: 5, readers: 500, writes: 200, everyMs: 100 };
+const quickStreams: StreamsOptions = { ...fullStreams, rounds: 1, writes: 50 };
 
 const fullIngest: IngestOptions = {
   rounds: 7,
@@ -71,8 +83,8 @@ export function readOptions(args: string[]): BenchOptions {
     },
   });
   const { quick, only } = values;
-  if (only !== undefined && !["ingest", "replay", "waiting"].includes(only)) {
-    throw new Error("--only takes ingest, replay or waiting");
+  if (only !== undefined && !["ingest", "replay", "waiting", "streams"].includes(only)) {
+    throw new Error("--only takes ingest, replay, waiting or streams");
   }
   const asks = (part: string): boolean => only === undefined || only === part;
   const rounds = values.rounds === undefined ? {} : { rounds: Number(values.rounds) };
@@ -80,6 +92,7 @@ export function readOptions(args: string[]): BenchOptions {
     ingest: asks("ingest") ? { ...(quick ? quickIngest : fullIngest), ...rounds } : undefined,
     replay: asks("replay") ? { ...(quick ? quickReplay : fullReplay), ...rounds } : undefined,
     waiting: asks("waiting") && !quick ? fullWaiting : undefined,
+    streams: asks("streams") ? { ...(quick ? quickStreams : fullStreams), ...rounds } : undefined,
     writeDocs: values["write-docs"],
     cpuProfDir: values["cpu-prof-dir"],
   };

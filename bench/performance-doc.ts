@@ -1,6 +1,6 @@
 import { writeFile } from "node:fs/promises";
 
-import { ingestTable, replayTable, waitingTable, type Report } from "./report.ts";
+import { ingestTable, replayTable, streamsTable, waitingTable, type Report } from "./report.ts";
 
 const path = new URL("../docs/performance.md", import.meta.url);
 
@@ -23,6 +23,9 @@ function performanceDoc(report: Report): string {
       : []),
     ...(report.waiting && report.options.waiting
       ? ["## An upstream that is down", waitingWords(report.options.waiting), waitingTable(report.waiting)]
+      : []),
+    ...(report.streams && report.options.streams
+      ? ["## Event streams", streamsWords(report.options.streams), streamsTable(report.streams)]
       : []),
   ].join("\n\n")}\n`;
 }
@@ -72,6 +75,21 @@ function replayWords({
     "  started. The run fails unless every mutation took effect once, in its phone's order, and has its outcome on record.",
     "- **the same, two workers**: two processes in the role `worker`, each with half of the calls in flight. One is a",
     "  single thread and uses one core.",
+  ].join("\n");
+}
+
+function streamsWords({
+  readers,
+  everyMs,
+  writes,
+  rounds,
+}: NonNullable<Report["options"]["streams"]>): string {
+  return [
+    `${readers} readers of event streams in one scope, a change every ${everyMs} ms, ${writes} of them, ${rounds} rounds. The time is that from the`,
+    "commit to the receipt by each reader. The run fails unless every reader has got every change once.",
+    "",
+    "- **floor**: a bare Fastify that writes what one LISTEN hears to every connection; nothing is read, what is missed is lost.",
+    "- **tidegate**: the gateway in the role `api`; another process commits to the feed and announces it, as workers do.",
   ].join("\n");
 }
 

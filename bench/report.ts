@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { arch, availableParallelism, cpus, platform, totalmem } from "node:os";
 
+import type { StreamsResult } from "./feed/streams.ts";
 import type { IngestResult } from "./ingest/ingest.ts";
 import type { BenchOptions } from "./options.ts";
 import type { ReplayResult } from "./replay/replay.ts";
@@ -14,6 +15,7 @@ export interface Report {
   ingest: IngestResult[] | undefined;
   replay: ReplayResult[] | undefined;
   waiting: WaitingResult[] | undefined;
+  streams: StreamsResult[] | undefined;
 }
 
 export interface Machine {
@@ -91,6 +93,15 @@ export function waitingTable(results: WaitingResult[]): string {
     "out of turn, p99",
   ];
   return table(head, rows, [0]);
+}
+
+export function streamsTable(results: StreamsResult[]): string {
+  const rows = results.map(({ contender, p50Ms, p99Ms }) => [contender, ...tenths(p50Ms), ...tenths(p99Ms)]);
+  return table(["contender", "p50 ms", "min–max", "p99 ms", "min–max"], rows, [0]);
+}
+
+function tenths({ median, min, max }: Spread): string[] {
+  return [median.toFixed(1), `${min.toFixed(1)}–${max.toFixed(1)}`];
 }
 
 function rate({ median, min, max }: Spread): string[] {

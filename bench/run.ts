@@ -1,8 +1,17 @@
+import { measureStreams } from "./feed/streams.ts";
 import { measureIngest } from "./ingest/ingest.ts";
 import { readOptions } from "./options.ts";
 import { writePerformanceDoc } from "./performance-doc.ts";
 import { measureReplay } from "./replay/replay.ts";
-import { describeMachine, ingestTable, replayTable, waitingTable, writeJson, type Report } from "./report.ts";
+import {
+  describeMachine,
+  ingestTable,
+  replayTable,
+  streamsTable,
+  waitingTable,
+  writeJson,
+  type Report,
+} from "./report.ts";
 import { startPostgres, startRedis } from "./servers.ts";
 import { measureWaiting } from "./waiting/waiting.ts";
 
@@ -25,10 +34,12 @@ async function main(): Promise<void> {
       ingest: options.ingest && (await measureIngest(parts, options.ingest)),
       replay: options.replay && (await measureReplay(parts, options.replay)),
       waiting: options.waiting && (await measureWaiting(parts, options.waiting)),
+      streams: options.streams && (await measureStreams(parts, options.streams)),
     };
     if (report.ingest) say(`\n${ingestTable(report.ingest)}`);
     if (report.replay) say(`\n${replayTable(report.replay)}`);
     if (report.waiting) say(`\n${waitingTable(report.waiting)}`);
+    if (report.streams) say(`\n${streamsTable(report.streams)}`);
     await writeJson(report);
     if (options.writeDocs) await writePerformanceDoc(report);
   } finally {
