@@ -21,7 +21,7 @@ export interface TakeUpDeps {
   /** Whether the tenant has a shadow, as far as is known. */
   shadows: { areKnown: boolean };
   /** Tells who follows the feed what was written to it. */
-  announce?: Announce;
+  announce: Announce;
 }
 
 export interface TakenUp {
@@ -48,7 +48,7 @@ export async function takeUp(
     const news = sortOut(await compareAll(deps, seen, askedAt));
     try {
       const { written, audiences } = await write(deps, news, also);
-      deps.announce?.(deps.claim.tenantId, audiences);
+      deps.announce(deps.claim.tenantId, audiences);
       return { ...news, written };
     } catch (error) {
       if (error instanceof NotLogged) deps.shadows.areKnown = true;

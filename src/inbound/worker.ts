@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import type { Kysely } from "kysely";
 import type { Logger } from "pino";
 
+import type { Announce } from "../change-feed/announce.ts";
 import type { RecordWrite } from "../change-feed/write.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { QueueBackend } from "../platform/queues.ts";
@@ -41,6 +42,8 @@ export interface InboundDeps {
   asked: readonly Asked[];
   /** Called with the records that others have changed, once that is committed. */
   onRecords: (tenantId: string, records: readonly RecordWrite[]) => void;
+  /** Tells who follows the feed what was written to it. */
+  announce: Announce;
   metrics: InboundMetrics;
 }
 
