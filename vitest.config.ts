@@ -9,7 +9,9 @@ export default defineConfig({
     pool: "forks",
     // More would share one Postgres and its disk without being faster.
     maxWorkers: Math.min(4, availableParallelism()),
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    // What is waited for comes within milliseconds, but not on a machine that has ten other things to do.
+    expect: { poll: { timeout: 20_000 } },
   },
 });

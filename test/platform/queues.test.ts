@@ -48,10 +48,10 @@ describe.each(queueBackends())("on %s", (kind) => {
       active -= 1;
     });
     await queue.add("drain", {}, wake);
-    await vi.waitFor(() => expect(runs).toBe(1));
+    await vi.waitFor(() => expect(runs).toBe(1), { timeout: 20_000 });
     for (let i = 0; i < 5; i += 1) await queue.add("drain", {}, wake);
     gate.resolve();
-    await vi.waitFor(() => expect(runs).toBe(2));
+    await vi.waitFor(() => expect(runs).toBe(2), { timeout: 20_000 });
     await untilIdle();
     expect(activeMax).toBe(1);
     expect(runs).toBe(2);
@@ -64,19 +64,19 @@ describe.each(queueBackends())("on %s", (kind) => {
       if (runs === 1) await Promise.reject(new Error("the upstream is away"));
     });
     await queue.add("drain", {}, wake);
-    await vi.waitFor(async () => expect(await queue.getDelayedCount()).toBe(1));
+    await vi.waitFor(async () => expect(await queue.getDelayedCount()).toBe(1), { timeout: 20_000 });
     await queue.add("drain", {}, wake);
     expect(await queue.getJobCounts()).toMatchObject({ delayed: 1, waiting: 0 });
     const job = await queue.getJob((await queue.getDeduplicationJobId("lane"))!);
     await job?.promote();
-    await vi.waitFor(() => expect(runs).toBe(2));
+    await vi.waitFor(() => expect(runs).toBe(2), { timeout: 20_000 });
   });
 
   test("queue and worker go on after their connections were broken", async () => {
     let runs = 0;
     work(async () => await Promise.resolve(void (runs += 1)));
     await queue.add("drain", {}, wake);
-    await vi.waitFor(() => expect(runs).toBe(1));
+    await vi.waitFor(() => expect(runs).toBe(1), { timeout: 20_000 });
     // A job whose completion can't be recorded stays active until its lock has expired, and absorbs wakes so long.
     await untilIdle();
     await breakConnections();
@@ -90,7 +90,9 @@ describe.each(queueBackends())("on %s", (kind) => {
   }
 
   async function untilIdle(): Promise<void> {
-    await vi.waitFor(async () => expect(await queue.getDeduplicationJobId("lane")).toBeNull());
+    await vi.waitFor(async () => expect(await queue.getDeduplicationJobId("lane")).toBeNull(), {
+      timeout: 20_000,
+    });
   }
 
   async function breakConnections(): Promise<void> {
@@ -115,7 +117,7 @@ test("what Postgres does not answer when it is opened fails the start, and is no
   const backend = await openQueueBackend({ redisUrl: undefined, databaseUrl: proxy.url, onError });
   proxy.cut("tidegate-queues");
   backend.worker("replay", () => Promise.resolve(), { concurrency: 4 });
-  await vi.waitFor(() => expect(errors).toBeGreaterThan(0));
+  await vi.waitFor(() => expect(errors).toBeGreaterThan(0), { timeout: 20_000 });
   await expect(backend.ready()).rejects.toMatchObject({ code: "database-unreachable" });
   expect(errors).toBeLessThan(100);
   await backend.close();

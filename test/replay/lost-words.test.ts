@@ -28,7 +28,7 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
     );
     for (const phone of phones) await sendCreates(phone, "lookup", 3);
     await upstream.received({ method: "POST", path: "/lookup" }, phones.length);
-    await vi.waitFor(async () => expect(await jobsOf(gateway)).toBeGreaterThan(0));
+    await vi.waitFor(async () => expect(await jobsOf(gateway)).toBeGreaterThan(0), { timeout: 20_000 });
     await loseJobs(gateway);
     gate.resolve();
     for (const phone of phones) {
@@ -43,7 +43,7 @@ describe.each(queueBackends())("on %s", { timeout: 60_000 }, (queues) => {
     await using api = await startGateway({ queues, role: "api", upstreams });
     const phone = newPhone(api);
     await sendCreates(phone, "upsert", 2);
-    await vi.waitFor(async () => expect(await jobsOf(api)).toBe(1));
+    await vi.waitFor(async () => expect(await jobsOf(api)).toBe(1), { timeout: 20_000 });
     await loseJobs(api);
     expect(upstream.requests).toEqual([]);
     await api.another("worker");

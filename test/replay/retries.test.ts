@@ -74,8 +74,9 @@ describe.each(queueBackends())("on %s", (queues) => {
     upstream.script(isOf(phone, 0), faults.status(429, { headers: { "retry-after": "60" } }));
     addCreates(phone, 2);
     await phone.send({ wait: 0 });
-    await vi.waitFor(async () =>
-      expect(await laneOf(gateway.database, phone.clientId)).toMatchObject({ failures: 1 }),
+    await vi.waitFor(
+      async () => expect(await laneOf(gateway.database, phone.clientId)).toMatchObject({ failures: 1 }),
+      { timeout: 20_000 },
     );
     const lane = await laneOf(gateway.database, phone.clientId);
     expect(lane).toMatchObject({ position: "0", is_leased: false });
@@ -83,7 +84,9 @@ describe.each(queueBackends())("on %s", (queues) => {
     expect(await deliveriesOf(gateway.database, phone.clientId)).toMatchObject([
       { state: "retrying", attempts: 1, possibly_sent: false, evidence_status: 429 },
     ]);
-    await vi.waitFor(async () => expect(await delayedLanes(gateway)).toEqual([phone.clientId]));
+    await vi.waitFor(async () => expect(await delayedLanes(gateway)).toEqual([phone.clientId]), {
+      timeout: 20_000,
+    });
     addCreates(free, 1);
     expect(linesOf(await free.replay())).toEqual(["applied"]);
     // More of the same phone waits with it, and does not ask the upstream.

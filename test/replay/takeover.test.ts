@@ -47,7 +47,9 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     // This one's call waits in the stopped process for the place of the other.
     await sendCreates(waiting, "upsert", 4);
     const lanes = "select 1 from lane where lease_until is not null";
-    await vi.waitFor(async () => expect(await rowsOf(api.database, lanes)).toHaveLength(2));
+    await vi.waitFor(async () => expect(await rowsOf(api.database, lanes)).toHaveLength(2), {
+      timeout: 20_000,
+    });
     victim.signal("SIGSTOP");
     expect(upstream.requests).toHaveLength(1);
     await api.another("worker");

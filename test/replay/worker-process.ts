@@ -43,7 +43,7 @@ export async function startWorkerProcess({ environment }: TestGateway): Promise<
   const exited = once(child, "exit").then(([code]) => code as number | null);
   const signal = (name: NodeJS.Signals): void => void child.kill(name);
   const logged = async (text: string): Promise<void> =>
-    await vi.waitFor(() => expect(log.join("\n")).toContain(text), { timeout: 40_000, interval: 50 });
+    await vi.waitFor(() => expect(log.join("\n")).toContain(text), { timeout: 120_000, interval: 50 });
   const end = async (): Promise<void> => {
     kill();
     await exited;

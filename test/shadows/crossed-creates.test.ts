@@ -1,11 +1,11 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 
 import { tempId } from "../fixtures/gateway.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import { newOperator } from "../replay/operator.ts";
 import { newPhone } from "../replay/phone.ts";
 import { newShadowOperator, released } from "./open.ts";
-import { added, bothHold, caughtUp, startPair, type Pair } from "./pair.ts";
+import { bothHold, caughtUp, sharedPair, type Pair } from "./pair.ts";
 
 /** What the shadow was sent to create, in order. */
 function createdOf({ shadow }: Pair): unknown[] {
@@ -15,14 +15,7 @@ function createdOf({ shadow }: Pair): unknown[] {
 }
 
 describe("whatever the queues are on", { timeout: 120_000 }, () => {
-  const queues = "postgres";
-
-  let pair: Pair;
-  beforeAll(async () => {
-    pair = await startPair(queues);
-    await added(pair.gateway);
-  });
-  afterAll(async () => await pair?.[Symbol.asyncDispose]());
+  const pair = sharedPair("postgres");
 
   /** A create that the primary did not take. */
   async function parkedAtPrimary(data: object) {

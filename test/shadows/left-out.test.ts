@@ -1,20 +1,13 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 
 import { tempId } from "../fixtures/gateway.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import { newPhone } from "../replay/phone.ts";
 import { newShadowOperator, openOf, released } from "./open.ts";
-import { added, bothHold, caughtUp, startPair, type Pair } from "./pair.ts";
+import { bothHold, caughtUp, sharedPair } from "./pair.ts";
 
 describe("whatever the queues are on", { timeout: 120_000 }, () => {
-  const queues = "postgres";
-
-  let pair: Pair;
-  beforeAll(async () => {
-    pair = await startPair(queues);
-    await added(pair.gateway);
-  });
-  afterAll(async () => await pair?.[Symbol.asyncDispose]());
+  const pair = sharedPair("postgres");
 
   /** A create that was left out in the shadow, and the create of an activity that refers to its record. */
   async function withLeftOut() {

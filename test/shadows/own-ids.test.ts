@@ -1,21 +1,14 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 
 import { tempId } from "../fixtures/gateway.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import { newPhone } from "../replay/phone.ts";
 import { rowsOf } from "../replay/rows.ts";
 import { newShadowOperator, openOf, released } from "./open.ts";
-import { added, caughtUp, startPair, type Pair } from "./pair.ts";
+import { caughtUp, sharedPair } from "./pair.ts";
 
 describe("whatever the queues are on", { timeout: 120_000 }, () => {
-  const queues = "postgres";
-
-  let pair: Pair;
-  beforeAll(async () => {
-    pair = await startPair(queues);
-    await added(pair.gateway);
-  });
-  afterAll(async () => await pair?.[Symbol.asyncDispose]());
+  const pair = sharedPair("postgres");
 
   const holdersOf = async (ownId: string): Promise<unknown[]> =>
     await rowsOf(pair.gateway.database, "select 1 from shadow_record where own_id = $1 and not deleted", [

@@ -1,4 +1,4 @@
-import { expect, vi } from "vitest";
+import { afterAll, beforeAll, expect, vi } from "vitest";
 
 import { startGateway, type GatewayOptions, type TestGateway } from "../fixtures/gateway.ts";
 import type { QueueBackendKind } from "../fixtures/redis.ts";
@@ -76,6 +76,17 @@ export async function startPair(
       await shadow.stop();
     },
   };
+}
+
+/** One pair for all tests of a block, there from the first test on. */
+export function sharedPair(queues: QueueBackendKind, config: PairConfig = {}): Pair {
+  const pair = {} as Pair;
+  beforeAll(async () => {
+    Object.assign(pair, await startPair(queues, config));
+    await added(pair.gateway);
+  });
+  afterAll(async () => await (pair as Partial<Pair>)[Symbol.asyncDispose]?.());
+  return pair;
 }
 
 export async function startSystems(

@@ -1,7 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
 import type { TestGateway } from "../fixtures/gateway.ts";
-import { queueBackends } from "../fixtures/redis.ts";
+import { spread } from "../fixtures/redis.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import { rowsOf } from "../replay/rows.ts";
 import { newShadowOperator } from "./open.ts";
@@ -61,30 +61,29 @@ async function eachInOrderOnce({ gateway, primary, shadow }: Pair): Promise<void
   expect(sent.filter((one, index) => sent.indexOf(one) !== index)).toEqual([]);
 }
 
-describe.each(queueBackends())("on %s", { timeout: 180_000 }, (queues) => {
-  test.each([21, 22])(
-    "after a random program of which the shadow parks much, and releases while it goes on (seed %i), both hold the same",
-    async (seed) => {
-      const config = {
-        primary: { timeoutMs: 300, circuit: { failures: 10_000, cooldownMs: 20 } },
-        shadow: { timeoutMs: 300 },
-      };
-      await using pair = await startPair(queues, config);
-      await added(pair.gateway);
-      const next = numbersOf(seed);
-      misfortune(pair.shadow, next, [...misfortunes, parks, parks, parks, parks, parks, parks, parks]);
-      let isOver = false;
-      const program = runProgram(pair, next).finally(() => (isOver = true));
-      const commands = await releaseAll(pair.gateway, () => isOver);
-      await program;
-      expect(commands).toBeGreaterThan(3);
-      await caughtUp(pair.gateway);
-      await releaseAll(pair.gateway, () => true);
-      const held = await bothHold(pair);
-      expect(held.shadow).toEqual(held.primary);
-      await eachInOrderOnce(pair);
-      const rows = await rowsOf(pair.gateway.database, "select 1 from command where done_at is null");
-      expect(rows).toEqual([]);
-    },
-  );
-});
+test.each(spread([[21], [22]] as const))(
+  "on %s, after a random program of which the shadow parks much, and releases while it goes on (seed %i), both hold the same",
+  { timeout: 180_000 },
+  async (queues, seed) => {
+    const config = {
+      primary: { timeoutMs: 300, circuit: { failures: 10_000, cooldownMs: 20 } },
+      shadow: { timeoutMs: 300 },
+    };
+    await using pair = await startPair(queues, config);
+    await added(pair.gateway);
+    const next = numbersOf(seed);
+    misfortune(pair.shadow, next, [...misfortunes, parks, parks, parks, parks, parks, parks, parks]);
+    let isOver = false;
+    const program = runProgram(pair, next).finally(() => (isOver = true));
+    const commands = await releaseAll(pair.gateway, () => isOver);
+    await program;
+    expect(commands).toBeGreaterThan(3);
+    await caughtUp(pair.gateway);
+    await releaseAll(pair.gateway, () => true);
+    const held = await bothHold(pair);
+    expect(held.shadow).toEqual(held.primary);
+    await eachInOrderOnce(pair);
+    const rows = await rowsOf(pair.gateway.database, "select 1 from command where done_at is null");
+    expect(rows).toEqual([]);
+  },
+);

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 
 import { partitionOf } from "../../src/change-feed/applied-log.ts";
 import { tempId } from "../fixtures/gateway.ts";
@@ -10,7 +10,7 @@ import type { Operator } from "../replay/operator.ts";
 import { newPhone } from "../replay/phone.ts";
 import { rowsOf } from "../replay/rows.ts";
 import { newShadowOperator, openOf, released } from "./open.ts";
-import { added, bothHold, caughtUp, startPair, type Pair } from "./pair.ts";
+import { bothHold, caughtUp, sharedPair } from "./pair.ts";
 
 const has =
   (marker: string) =>
@@ -18,15 +18,12 @@ const has =
     body.toString().includes(marker);
 
 describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
-  let pair: Pair;
+  // A held call must not time out.
+  const pair = sharedPair(queues, { shadow: { timeoutMs: 15_000 } });
   let operator: Operator;
-  beforeAll(async () => {
-    // A held call must not time out.
-    pair = await startPair(queues, { shadow: { timeoutMs: 15_000 } });
+  beforeAll(() => {
     operator = newShadowOperator(pair.gateway);
-    await added(pair.gateway);
   });
-  afterAll(async () => await pair?.[Symbol.asyncDispose]());
 
   /** A shadow's lane in hand: one record's change is parked, and a call for another record is under way. */
   async function inHand() {

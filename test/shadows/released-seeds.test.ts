@@ -1,7 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
 import { tempId, type TestGateway } from "../fixtures/gateway.ts";
-import { queueBackends } from "../fixtures/redis.ts";
+import { spread } from "../fixtures/redis.ts";
 import { faults, type Fault } from "../fixtures/scripted-faults.ts";
 import type { RecordedRequest } from "../fixtures/scripted-store.ts";
 import type { CommandBody } from "../replay/operator.ts";
@@ -61,12 +61,18 @@ function faultsIn({ log }: TestGateway): string[] {
   return bad.filter((line) => !line.includes("a mutation was parked"));
 }
 
-describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
-  test.each<[command: CommandBody["command"], created: number]>([
+const slow = { timeout: 120_000 };
+
+test.each(
+  spread<[command: CommandBody["command"], created: number]>([
     ["retry", 1],
     ["applied", 0],
     ["reject", 1],
-  ])("a record that is parked while it is seeded, and the command %s", async (command, created) => {
+  ]),
+)(
+  "on %s, a record that is parked while it is seeded, and the command %s",
+  slow,
+  async (queues, command, created) => {
     await using pair = await startLater(queues, {});
     const { gateway, shadow } = pair;
     const { phone, first, activity } = await live(pair);
@@ -100,10 +106,14 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     );
     expect(creates).toHaveLength(1 + created);
     expect([...faultsIn(gateway), ...faultsIn(later)]).toEqual([]);
-  });
+  },
+);
 
-  test("a seed whose first answer was lost does not hide what has changed before it was sent again", async () => {
-    await using pair = await startLater(queues, {});
+test(
+  "a seed whose first answer was lost does not hide what has changed before it was sent again",
+  slow,
+  async () => {
+    await using pair = await startLater("postgres", {});
     const { gateway, shadow } = pair;
     const { phone, first } = await live(pair);
     const gate = Promise.withResolvers<void>();
@@ -124,5 +134,5 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     expect(held.shadow).toEqual(held.primary);
     expect(await open(pair)).toEqual([]);
     expect([...faultsIn(gateway), ...faultsIn(later)]).toEqual([]);
-  });
-});
+  },
+);

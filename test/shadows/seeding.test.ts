@@ -73,6 +73,10 @@ describe.each(queueBackends())("on %s", { timeout: 120_000 }, (queues) => {
     for (const text of [...shadow.records("mentors"), ...shadow.records("activities")])
       expect((JSON.parse(text) as { externalRef: string }).externalRef).toMatch(/^urn:uuid:/);
   });
+});
+
+describe("whatever the queues are on", { timeout: 120_000 }, () => {
+  const queues = "postgres";
 
   test("a worker that is killed while it seeds has another one go on, without a gap or a double", async () => {
     await using pair = await startLater(queues, { entity: lookup, shadow: { timeoutMs: 400 } });
