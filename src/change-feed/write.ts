@@ -11,6 +11,8 @@ import { clientAudience, scopeAudience } from "./audience.ts";
 export interface RecordWrite extends RecordKey {
   /** The record's feed position when the call began whose answer this is; 0 for a record that was not known. */
   begunAt: number;
+  /** Its version then. */
+  begunVersion?: number;
   /** JSON text in the phone's shape; null when the record was deleted. */
   data: string | null;
   /** Who sees it from now on; for a deleted one, who saw it. */

@@ -37,6 +37,7 @@ export function toChanged(
     entity: mutation.entity,
     serverId: ready.serverId ?? "",
     begunAt: target.stored?.feedPosition ?? 0,
+    begunVersion: target.stored?.version ?? 0,
     data,
     scopes: data === null ? scopesBefore(ready, target) : scopesOf(config.scopes, data),
     upstreamVersion: answer?.version ?? null,

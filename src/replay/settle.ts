@@ -142,15 +142,16 @@ async function readAgain(
   if (answer && answer.data === undefined) throw new Error(`a record of ${mutation.entity} can't be read`);
   const data = answer?.data ?? null;
   const isKnown = stored !== undefined && standsAs(stored, { data, tempId });
+  // More than one change by others: the client's own edits were interrupted.
+  const isOnlyEcho = isKnown && record.mutation && stored.version === (record.begunVersion ?? 0) + 1;
   return {
     ...record,
     begunAt: stored?.feedPosition ?? 0,
     data,
     upstreamVersion: answer?.version ?? null,
     scopes: data === null ? (stored?.scopes ?? record.scopes) : scopesOf(config.scopes, data),
-    ...(stored && !isKnown && { changedBase: null }),
-    ...(isKnown && { isKnown }),
-    ...(isKnown && !record.mutation && { changedBy: stored.changedBy, changedBase: stored.changedBase }),
+    ...(stored && !isOnlyEcho && { changedBase: null }),
+    isKnown,
     before: stored?.data ?? null,
     ...(record.mutation && { mutation: { ...record.mutation, isCrossed: true } }),
   };
@@ -161,6 +162,8 @@ function standsAs(
   stored: StoredRecord,
   { data, tempId }: { data: string | null; tempId: string | undefined },
 ): boolean {
+  // What another client wrote is another change, even if it holds ours.
+  if (stored.changedBy !== null) return false;
   if (tempId !== undefined && stored.tempId !== tempId) return false;
   if (data === null || stored.data === null) return data === stored.data;
   return canonicalJson(data) === canonicalJson(stored.data);

@@ -74,6 +74,7 @@ export function created(
     entity: mutation.entity,
     serverId,
     begunAt: 0,
+    begunVersion: 0,
     data: after,
     scopes: scopesOf(config.scopes, after),
     upstreamVersion: answer?.version ?? null,

@@ -73,6 +73,29 @@ describe(
       expect(lines(others)).toEqual(["upsert v1", "upsert v2", "upsert v3"]);
     });
 
+    test("an update that somebody else's change came before interrupts the client's own edits", async () => {
+      await using all = await opened();
+      const { upstream, phone, others, gate } = all;
+      upstream.seed("activities", ['{"id":1,"n":0}']);
+      await others.until(() => others.held.size === 1);
+      const baseVersion = others.held.get("activity/1")?.version;
+      upstream.script({ method: "PATCH" }, async ({ apply, send }) => {
+        upstream.change("activities", "1", '{"m":1}');
+        await others.until(() => others.held.get("activity/1")?.data?.["m"] === 1);
+        const answer = apply();
+        await gate.promise;
+        send(answer);
+      });
+      phone.add({ op: "update", recordId: "1", baseVersion, data: { n: 1 } });
+      await phone.send({ wait: 0 });
+      await others.until(() => others.held.get("activity/1")?.data?.["n"] === 1);
+      gate.resolve();
+      await applied(phone);
+      phone.add({ op: "update", recordId: "1", baseVersion, data: { m: 2 } });
+      expect(linesOf(await phone.replay())).toEqual(["conflict upstream-conflict"]);
+      expect(lines(others)).toEqual(["upsert v1", "upsert v2", "upsert v3"]);
+    });
+
     test("a delete", async () => {
       await using all = await opened({ poll: { sweepEveryMs: 100 } });
       const { upstream, phone, mine, others, gate } = all;
