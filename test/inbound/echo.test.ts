@@ -76,12 +76,13 @@ describe(
     test("an update that somebody else's change came before interrupts the client's own edits", async () => {
       await using all = await opened();
       const { upstream, phone, others, gate } = all;
+      const watcher = newReader(all.gateway.as());
       upstream.seed("activities", ['{"id":1,"n":0}']);
       await others.until(() => others.held.size === 1);
       const baseVersion = others.held.get("activity/1")?.version;
       upstream.script({ method: "PATCH" }, async ({ apply, send }) => {
         upstream.change("activities", "1", '{"m":1}');
-        await others.until(() => others.held.get("activity/1")?.data?.["m"] === 1);
+        await watcher.until(() => watcher.held.get("activity/1")?.data?.["m"] === 1);
         const answer = apply();
         await gate.promise;
         send(answer);
