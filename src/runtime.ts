@@ -8,6 +8,9 @@ import { createAnnounce } from "./change-feed/announce.ts";
 import type { HttpServer } from "./http/server.ts";
 import { createInboundMetrics } from "./inbound/metrics.ts";
 import { pollQueue, startInboundWorker } from "./inbound/worker.ts";
+import { createPruningMetrics } from "./maintenance/metrics.ts";
+import { prunersOf } from "./maintenance/pruners.ts";
+import { maintenanceQueue, startMaintenance } from "./maintenance/worker.ts";
 import { loadConfig } from "./platform/config/load.ts";
 import type { Config } from "./platform/config/schema.ts";
 import { assertDatabaseReachable } from "./platform/database-check.ts";
@@ -102,6 +105,7 @@ async function open(
   onClose(() => backend.close());
   const queue = backend.queue(replayQueue);
   const ofShadows = hasShadows(config) ? backend.queue(shadowQueue) : undefined;
+  const ofMaintenance = backend.queue(maintenanceQueue);
   const wake = createWake(queue, log);
   const wakeShadow = ofShadows && createWake(ofShadows, log);
   const inboundQueue = backend.queue(pollQueue);
@@ -159,6 +163,16 @@ async function open(
       });
       onClose(() => push.close());
     }
+    const tenantIds = Object.keys(config.tenants);
+    const maintenance = startMaintenance({
+      db,
+      backend,
+      log,
+      tenantIds,
+      pruners: prunersOf(config.retention),
+      metrics: createPruningMetrics(registry, { db, tenantIds }),
+    });
+    onClose(() => maintenance.close());
   }
   await backend.ready();
 
@@ -180,7 +194,7 @@ async function open(
     wake,
     wakeShadow,
     wakeInbound,
-    queues: [queue, ofShadows, inboundQueue, ofPush].filter((one) => one !== undefined),
+    queues: [queue, ofShadows, inboundQueue, ofPush, ofMaintenance].filter((one) => one !== undefined),
     metrics: registry,
     log,
     cursorSecrets: environment.cursorSecrets,

@@ -16,8 +16,17 @@ const expired = (secrets: string[], read: CursorClaims, cursor: string): unknown
 test("a cursor gives its position back, under the newest secret and under the one before", () => {
   for (const position of [0, 1, Number.MAX_SAFE_INTEGER]) {
     const cursor = signCursor(["b", "a"], claims, position);
-    expect(readCursor(["b"], claims, cursor)).toBe(position);
-    expect(readCursor(["c", "b"], claims, cursor)).toBe(position);
+    for (const secrets of [["b"], ["c", "b"]]) {
+      expect(readCursor(secrets, claims, cursor)).toEqual({ position, begunAt: position });
+    }
+  }
+});
+
+test("one of a reader who began at the feed's beginning says where the head was, until the reader is there", () => {
+  const cursor = signCursor(["a"], claims, 7, 9);
+  expect(readCursor(["a"], claims, cursor)).toEqual({ position: 7, begunAt: 9 });
+  for (const begunAt of [6, 7]) {
+    expect(signCursor(["a"], claims, 7, begunAt)).toBe(signCursor(["a"], claims, 7));
   }
 });
 

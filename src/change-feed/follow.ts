@@ -57,7 +57,8 @@ export function createReadNext(deps: Pick<FeedDeps, "db" | "codec">): ReadNext {
 }
 
 function upTo(limit: number, page: ChangePage): ChangePage {
-  const changes = page.changes.slice(0, limit);
+  const end = page.changes[limit - 1]?.isBeforeOutcome ? limit + 1 : limit;
+  const changes = page.changes.slice(0, end);
   if (changes.length === page.changes.length) return page;
   return { ...page, changes, position: changes.at(-1)?.position ?? page.position, more: true };
 }
@@ -99,7 +100,7 @@ async function readTogether(
 function honoured(place: Place, page: ChangePage | "client-owned"): Read {
   try {
     if (page === "client-owned") throw clientOwned();
-    assertHonoured(place, page);
+    assertHonoured(place, page.head);
     return { page };
   } catch (error) {
     return { error };

@@ -5,7 +5,8 @@ import type { Identity } from "../http/identity.ts";
 import { inTenantSnapshot } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
-import { cursorExpired, readCursor, signCursor } from "./cursor.ts";
+import { cursorExpired, readCursor, signCursor, type FeedPlace } from "./cursor.ts";
+import type { FeedHead } from "./head.ts";
 import { readChanges, type Change, type ChangePage } from "./read.ts";
 
 export interface FeedDeps {
@@ -48,6 +49,8 @@ export interface Follower {
 /** Up to where a follower has been told everything. */
 export interface Place {
   position: number;
+  /** As in `FeedPlace`; undefined when it begins, until its first page tells where the head is. */
+  begunAt: number | undefined;
   /** The feed that the position is of; undefined at the beginning, which every feed has. */
   epoch: string | undefined;
 }
@@ -66,14 +69,22 @@ export async function pullChanges(
   const place = placeOf(deps, follower, cursor);
   const page = await readPage(deps, follower, place, limit);
   noteRead(deps, follower, place.position, page);
-  return toPulled(deps, follower, page);
+  return toPulled(deps, follower, place, page);
 }
 
 /** @throws {TidegateError} `cursor-expired` */
 export function placeOf(deps: FeedDeps, follower: Follower, cursor: string | undefined): Place {
-  if (cursor === undefined) return { position: 0, epoch: undefined };
+  if (cursor === undefined) return { position: 0, begunAt: undefined, epoch: undefined };
   const epoch = deps.epoch();
-  return { position: readCursor(deps.cursorSecrets, claimsOf(follower, epoch), cursor), epoch };
+  return { ...readCursor(deps.cursorSecrets, claimsOf(follower, epoch), cursor), epoch };
+}
+
+/** Where one who was told a page from `place` on goes on: up to `position`, or at the page's end. */
+export function placeAfter(
+  { begunAt }: Place,
+  { head, position }: Pick<ChangePage, "head" | "position">,
+): FeedPlace & { epoch: string } {
+  return { position, begunAt: begunAt ?? head.position, epoch: head.epoch };
 }
 
 /** The page of changes after a place. @throws {TidegateError} as `pullChanges` */
@@ -88,16 +99,19 @@ export async function readPage(
     if (clientId !== undefined) await assertOwnClient(trx, { tenantId, clientId }, userId);
     const reader = { tenantId, userId, scopes, roles, clientId };
     const page = await readChanges(trx, reader, { after: place.position, limit, codec });
-    assertHonoured(place, page);
+    assertHonoured(place, page.head);
     return page;
   });
 }
 
-/** @throws {TidegateError} `cursor-expired` when the place is none of the feed that the page is of. */
-export function assertHonoured({ position, epoch }: Place, page: { head: number; epoch: string }): void {
-  if (position > page.head) throw cursorExpired("It is ahead of this feed.");
+/** @throws {TidegateError} `cursor-expired` when the feed doesn't have the place, or not all that comes after it. */
+export function assertHonoured({ position, begunAt = position, epoch }: Place, head: FeedHead): void {
+  // Whoever begins is at the beginning of every feed.
+  if (epoch === undefined) return;
+  if (Math.max(position, begunAt) > head.position) throw cursorExpired("It is ahead of this feed.");
   // The database was recovered a moment ago: its positions are other ones.
-  if (epoch !== undefined && epoch !== page.epoch) throw cursorExpired("It is of another epoch.");
+  if (epoch !== head.epoch) throw cursorExpired("It is of another epoch.");
+  if (Math.max(position, begunAt) < head.horizon) throw cursorExpired("What came after it was pruned.");
 }
 
 /** Says that a client which came with a position is about to be told a page. */
@@ -105,15 +119,21 @@ export function noteRead(
   { onRead }: Pick<FeedDeps, "onRead">,
   { identity: { tenantId, scopes }, clientId }: Follower,
   from: number,
-  { epoch, position: to, changes }: Pick<ChangePage, "epoch" | "position" | "changes">,
+  { head: { epoch }, position: to, changes }: Pick<ChangePage, "head" | "position" | "changes">,
 ): void {
   if (clientId === undefined) return;
   onRead?.({ tenantId, clientId, scopes, epoch, from, to, hasNews: changes.length > 0 });
 }
 
-export function toPulled({ cursorSecrets }: FeedDeps, follower: Follower, page: ChangePage): Pulled {
-  const { changes, more, position, epoch } = page;
-  const cursor = signCursor(cursorSecrets, claimsOf(follower, epoch), position);
+export function toPulled(
+  { cursorSecrets }: FeedDeps,
+  follower: Follower,
+  place: Place,
+  page: ChangePage,
+): Pulled {
+  const { position, begunAt, epoch } = placeAfter(place, page);
+  const cursor = signCursor(cursorSecrets, claimsOf(follower, epoch), position, begunAt);
+  const { changes, more } = page;
   return { changes: changes.map(({ change }) => change), more, cursor };
 }
 

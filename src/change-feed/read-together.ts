@@ -8,8 +8,18 @@ import type { Database } from "../platform/schema.ts";
 import { readRecords, recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
 import { canSee } from "../records/scopes.ts";
 import { audiencesOf } from "./audience.ts";
-import { readHead } from "./head.ts";
-import { toOutcomeChange, toRecordChange, type Change, type ChangePage, type FeedReader } from "./read.ts";
+import { readHead, type FeedHead } from "./head.ts";
+import { readMovedSince } from "./moved-since.ts";
+import {
+  isFinal,
+  putBeforeOutcome,
+  toOutcomeChange,
+  toRecordChange,
+  type Change,
+  type ChangePage,
+  type FeedReader,
+  type PlacedChange,
+} from "./read.ts";
 
 export interface PlacedReader extends FeedReader {
   after: number;
@@ -50,7 +60,7 @@ export async function readChangesTogether(
   for (const reader of readers) {
     const owner = owners.get(reader.clientId ?? "");
     if (owner !== undefined && owner !== reader.userId) pages.push("client-owned");
-    else pages.push({ ...(await pageOf(trx, reader, told, shared, head.position)), epoch: head.epoch });
+    else pages.push(await pageOf(trx, reader, told, shared, head));
   }
   return pages;
 }
@@ -110,6 +120,8 @@ function sortOut(rows: ToldRow[]): Told {
 /** What the rows name, as it stands. */
 interface Shared {
   records: Map<string, StoredRecord>;
+  /** By mutation, the key of the record that its outcome tells of, if that has changed since. */
+  moved: Map<string, string>;
   known: Map<string, KnownMutation>;
   /** What everybody who sees a record is told of it, but for the client that made it. */
   seen: Map<StoredRecord, Change>;
@@ -123,18 +135,33 @@ async function readShared(
   codec: PayloadCodec,
 ): Promise<Shared> {
   const rows = [...byAudience.values()].flat().filter(({ position }) => position <= cut);
-  const ids = new Set(rows.filter(isOutcome).map((row) => row.mutation_id));
+  const outcomes = rows.filter(isOutcome);
+  const ids = new Set(outcomes.map((row) => row.mutation_id));
+  const final = outcomes
+    .filter(isFinal)
+    .map((row) => ({ mutationId: row.mutation_id, position: row.position }));
   const keys = new Map<string, RecordKey>();
   for (const row of rows) {
     if (isOutcome(row)) continue;
     const key = { entity: row.entity, serverId: row.record_id };
     keys.set(recordKey(key), key);
   }
-  const [records, known] = await Promise.all([
+  const [records, moved, known] = await Promise.all([
     readRecords(trx, tenantId, [...keys.values()], codec),
+    readMovedSince(trx, tenantId, final, codec),
     readKnown(trx, tenantId, [...ids]),
   ]);
-  return { records, known, seen: new Map(), codec };
+  return {
+    records: new Map([...byKey(moved.values()), ...records]),
+    moved: new Map([...moved].map(([mutationId, record]) => [mutationId, recordKey(record)])),
+    known,
+    seen: new Map(),
+    codec,
+  };
+}
+
+function byKey(records: Iterable<StoredRecord>): Map<string, StoredRecord> {
+  return new Map([...records].map((record) => [recordKey(record), record]));
 }
 
 async function pageOf(
@@ -142,8 +169,8 @@ async function pageOf(
   reader: PlacedReader,
   { byAudience, readUpTo, cut }: Told,
   shared: Shared,
-  head: number,
-): Promise<Omit<ChangePage, "epoch">> {
+  head: FeedHead,
+): Promise<ChangePage> {
   const audiences = audiencesOf(reader);
   const end = audiences.reduce((least, audience) => Math.min(least, readUpTo.get(audience) ?? Infinity), cut);
   if (end <= reader.after) return { changes: [], position: reader.after, more: true, head };
@@ -152,15 +179,19 @@ async function pageOf(
     .filter(({ position }) => position > reader.after && position <= end)
     .toSorted((a, b) => a.position - b.position);
   const results = await readResults(trx, reader, rows, shared);
-  const changes = new Map<string, { position: number; change: Change }>();
+  const changes = new Map<string, PlacedChange>();
   for (const row of rows) {
     const key = isOutcome(row) ? row.mutation_id : `${row.entity}/${row.record_id}`;
     if (changes.has(key)) continue;
     const change = isOutcome(row) ? toOutcomeChange(row, results.get(key)) : changeOf(key, reader, shared);
-    if (change) changes.set(key, { position: row.position, change });
+    if (!change) continue;
+    const moved = shared.moved.get(key);
+    const movedChange = moved === undefined ? undefined : changeOf(moved, reader, shared);
+    if (moved !== undefined && movedChange) putBeforeOutcome(changes, row.position, moved, movedChange);
+    changes.set(key, { position: row.position, change });
   }
   const more = end !== Infinity;
-  return { changes: [...changes.values()], position: more ? end : head, more, head };
+  return { changes: [...changes.values()], position: more ? end : head.position, more, head };
 }
 
 async function readResults(

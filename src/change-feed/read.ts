@@ -5,9 +5,10 @@ import { toResults, type MutationResult } from "../inbox/result-view.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
 import { canSee, type Reader } from "../records/scopes.ts";
-import { toRecord, type RecordRow, type StoredRecord } from "../records/record.ts";
+import { recordKey, toRecord, type RecordRow, type StoredRecord } from "../records/record.ts";
 import { audiencesOf } from "./audience.ts";
-import { readHead } from "./head.ts";
+import { readHead, type FeedHead } from "./head.ts";
+import { readMovedSince } from "./moved-since.ts";
 import { toShown, type ShownRecord } from "./shown-record.ts";
 
 export interface FeedReader extends Reader {
@@ -26,6 +27,11 @@ export type Change =
 export interface PlacedChange {
   position: number;
   change: Change;
+  /**
+   * A record that stands before its outcome, the next change, without a row of its own. Whoever goes on from here is told
+   * both, so to stop between the two is no progress.
+   */
+  isBeforeOutcome?: true;
 }
 
 export interface ChangePage {
@@ -33,10 +39,8 @@ export interface ChangePage {
   /** The position after this page: that of its last change, or the feed's head when there is nothing more. */
   position: number;
   more: boolean;
-  /** The last position that the feed has given out. */
-  head: number;
-  /** The feed's epoch, of the same moment. */
-  epoch: string;
+  /** Of the same moment. */
+  head: FeedHead;
 }
 
 /**
@@ -44,7 +48,10 @@ export interface ChangePage {
  *
  * A change is shown as the record stands now: what a reader is told is never older than what it was told before, and a
  * record that has left the reader's scopes since is a `revoke`. A record that changed several times in the page stands
- * once, at its first place, so an outcome never comes before the change that it caused.
+ * once, at its first place.
+ *
+ * An outcome never comes before the change that it caused. Where the record has changed again since, that change may be
+ * pruned: then the record stands before the outcome all the same, and the page has one change more than rows.
  *
  * @param trx one snapshot of the database for all statements.
  */
@@ -59,13 +66,12 @@ export async function readChanges(
   ]);
   const more = rows.length > limit;
   const page = rows.slice(0, limit);
-  const results = await readOutcomes(trx, reader, page, codec);
+  const outcomes = await readOutcomes(trx, reader, page, codec);
   return {
-    changes: toChanges(page, reader, results, codec),
+    changes: toChanges(page, reader, outcomes, codec),
     position: more ? Number(page.at(-1)?.position ?? after) : head.position,
     more,
-    head: head.position,
-    epoch: head.epoch,
+    head,
   };
 }
 
@@ -101,38 +107,71 @@ async function readRows(
   return rows;
 }
 
+interface Outcome {
+  result: MutationResult;
+  /** The record that it tells of, if that has changed since. */
+  moved: StoredRecord | undefined;
+}
+
 async function readOutcomes(
   trx: Transaction<Database>,
   reader: FeedReader,
   rows: FeedRow[],
   codec: PayloadCodec,
-): Promise<Map<string, MutationResult>> {
-  const ids = rows.flatMap((row) => (isOutcome(row) && row.mutation_id ? [row.mutation_id] : []));
-  const known = await readKnown(trx, reader.tenantId, ids);
+): Promise<Map<string, Outcome>> {
+  const outcomes = rows.flatMap((row) =>
+    isOutcome(row) && row.mutation_id
+      ? [{ kind: row.kind, mutationId: row.mutation_id, position: Number(row.position) }]
+      : [],
+  );
+  const ids = outcomes.map(({ mutationId }) => mutationId);
+  const [known, moved] = await Promise.all([
+    readKnown(trx, reader.tenantId, ids),
+    readMovedSince(trx, reader.tenantId, outcomes.filter(isFinal), codec),
+  ]);
   const results = await toResults(trx, reader, [...known.values()], codec);
-  return new Map(results.map((result) => [result.id, result]));
+  return new Map(results.map((result) => [result.id, { result, moved: moved.get(result.id) }]));
 }
 
 function toChanges(
   rows: FeedRow[],
   reader: FeedReader,
-  results: Map<string, MutationResult>,
+  outcomes: Map<string, Outcome>,
   codec: PayloadCodec,
 ): PlacedChange[] {
   const changes = new Map<string, PlacedChange>();
   for (const row of rows) {
     const key = isOutcome(row) ? row.mutation_id : `${row.entity}/${row.server_id}`;
     if (key === null || changes.has(key)) continue;
+    const position = Number(row.position);
+    const { result, moved } = outcomes.get(key) ?? {};
     const change = isOutcome(row)
-      ? toOutcomeChange(row, results.get(key))
+      ? toOutcomeChange(row, result)
       : toRecordChange(toRecord(row, codec), reader);
-    if (change) changes.set(key, { position: Number(row.position), change });
+    if (!change) continue;
+    if (moved) putBeforeOutcome(changes, position, recordKey(moved), toRecordChange(moved, reader));
+    changes.set(key, { position, change });
   }
   return [...changes.values()];
 }
 
+/** Puts the record into a page that comes before the outcome at a position, unless it stands there already. */
+export function putBeforeOutcome(
+  changes: Map<string, PlacedChange>,
+  position: number,
+  key: string,
+  change: Change,
+): void {
+  if (!changes.has(key)) changes.set(key, { position: position - 1, change, isBeforeOutcome: true });
+}
+
 function isOutcome(row: FeedRow): row is Extract<FeedRow, { kind: "outcome" | "parked" }> {
   return row.kind === "outcome" || row.kind === "parked";
+}
+
+/** What is parked has changed nothing. */
+export function isFinal({ kind }: Pick<FeedRow, "kind">): boolean {
+  return kind === "outcome";
 }
 
 /** What is no longer parked is told where its outcome stands, behind the record change that it caused. */

@@ -8,7 +8,7 @@ import { errorAnswers } from "../http/problem.ts";
 import { stringifyRaw } from "../http/raw-json.ts";
 import { uuidQuery } from "../inbox/result-schema.ts";
 import type { FollowerAt, ReadNext } from "./follow.ts";
-import { noteRead, placeOf, readPage, toPulled, type FeedDeps } from "./pull.ts";
+import { noteRead, placeAfter, placeOf, readPage, toPulled, type FeedDeps } from "./pull.ts";
 import type { ChangePage } from "./read.ts";
 import { changeReference, cursorSchema } from "./schema.ts";
 import type { Waiters } from "./waiters.ts";
@@ -35,7 +35,13 @@ const changesSchema = {
       cursor: Type.Optional(
         Type.String({ description: "Where the last page ended. Without it: from the beginning." }),
       ),
-      limit: Type.Integer({ minimum: 1, maximum: limitMax, default: 500 }),
+      limit: Type.Integer({
+        minimum: 1,
+        maximum: limitMax,
+        default: 500,
+        description:
+          "A page has at most this many changes, not counting records that stand before an outcome because they have changed since.",
+      }),
       wait: Type.Integer({
         minimum: 0,
         maximum: waitSecondsMax,
@@ -76,7 +82,7 @@ export const feedRoutes: FastifyPluginAsyncTypebox<FeedRouteDeps> = async (app, 
       wait === 0
         ? await noted(deps, at, readPage(deps, follower, place, limit))
         : await readWhenChanged(deps, at, { waitMs: wait * 1_000, gone: goneOf(deps, reply) });
-    const answer = toPulled(deps, follower, page);
+    const answer = toPulled(deps, follower, place, page);
     return reply.type("application/json").serializer(stringifyRaw).send(answer);
   });
 };
@@ -110,7 +116,7 @@ async function readWhenChanged(
     let page = await noted(deps, asked, readPage(deps, follower, at, limit));
     // A last look at the end: no word of a change may have come.
     for (let isLast = isOver(); !hasNews(page) && !isLast;) {
-      at = page;
+      at = placeAfter(at, page);
       await bell.heard();
       isLast = isOver();
       page = await noted(deps, asked, deps.readNext({ follower, place: at, limit }));

@@ -3,7 +3,7 @@ import type { Identity } from "../http/identity.ts";
 import { inTenantSnapshot } from "../platform/db.ts";
 import { signCursor } from "./cursor.ts";
 import { assertReadOnce, type Polled } from "./first-reading.ts";
-import { readHead } from "./head.ts";
+import { readHead, type FeedHead } from "./head.ts";
 import type { FeedDeps } from "./pull.ts";
 import { readSnapshot, type SnapshotPlace } from "./read-snapshot.ts";
 import type { ShownRecord } from "./shown-record.ts";
@@ -44,9 +44,7 @@ export async function takeSnapshot(
     if (clientId !== undefined) await assertOwnClient(trx, { tenantId, clientId }, userId);
     if (!place) await assertReadOnce(trx, tenantId, polledOf(tenantId));
     const head = await readHead(trx, tenantId);
-    if (place && place.until > head.position) throw tokenExpired("page", "It is ahead of this feed.");
-    // The database was recovered a moment ago: its positions are other ones.
-    if (place && head.epoch !== claims.epoch) throw tokenExpired("page", "It is of another epoch.");
+    if (place) assertHonoured(place, head, claims.epoch);
     const from = place ?? { until: head.position, scope: 0, after: 0 };
     const { records, next } = await readSnapshot(trx, { tenantId, scopes, clientId }, from, { limit, codec });
     const current = { ...claims, epoch: head.epoch };
@@ -57,6 +55,13 @@ export async function takeSnapshot(
       ? { records, more: true, page: signToken(cursorSecrets, "page", current, toNumbers(next)) }
       : { records, more: false, cursor: signCursor(cursorSecrets, current, from.until) };
   });
+}
+
+function assertHonoured({ until }: SnapshotPlace, head: FeedHead, epoch: string): void {
+  if (until > head.position) throw tokenExpired("page", "It is ahead of this feed.");
+  // The database was recovered a moment ago: its positions are other ones.
+  if (head.epoch !== epoch) throw tokenExpired("page", "It is of another epoch.");
+  if (until < head.horizon) throw tokenExpired("page", "What came after its snapshot began was pruned.");
 }
 
 function toNumbers({ until, scope, after }: SnapshotPlace): number[] {

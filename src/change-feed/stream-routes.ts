@@ -10,7 +10,7 @@ import { cursorSigner } from "./cursor.ts";
 import { retryText } from "./event-text.ts";
 import type { ReadNext } from "./follow.ts";
 import { claimsOf, noteRead, placeOf, readPage, type FeedDeps, type Follower } from "./pull.ts";
-import { createStream, firstLimit } from "./stream.ts";
+import { createStream, firstLimit, type StreamOptions } from "./stream.ts";
 import { createStreams } from "./streams.ts";
 import type { Waiters } from "./waiters.ts";
 
@@ -117,14 +117,11 @@ function begin(reply: FastifyReply): void {
   reply.raw.write(retryText(retryMs.min + Math.random() * (retryMs.max - retryMs.min)));
 }
 
-function signerOf(
-  { cursorSecrets }: FeedDeps,
-  follower: Follower,
-): (epoch: string, position: number) => string {
-  let signer: { epoch: string; sign: (position: number) => string } | undefined;
-  return (epoch, position) => {
+function signerOf({ cursorSecrets }: FeedDeps, follower: Follower): StreamOptions["signAt"] {
+  let signer: { epoch: string; sign: ReturnType<typeof cursorSigner> } | undefined;
+  return ({ epoch, position, begunAt }) => {
     if (signer?.epoch !== epoch)
       signer = { epoch, sign: cursorSigner(cursorSecrets, claimsOf(follower, epoch)) };
-    return signer.sign(position);
+    return signer.sign(position, begunAt);
   };
 }

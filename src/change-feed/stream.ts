@@ -4,7 +4,7 @@ import { toProblem } from "../http/problem.ts";
 import { createBell } from "../platform/bell.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { changeJson, commentText, eventText } from "./event-text.ts";
-import type { Follower, Place } from "./pull.ts";
+import { placeAfter, type Follower, type Place } from "./pull.ts";
 import type { ChangePage } from "./read.ts";
 
 /** Why a stream ended. All but the first three are told to the reader, in an `end` event. */
@@ -26,7 +26,7 @@ export type StreamEnd =
  * - waiting: everything was written. A wake leads back to reading;
  * - ended.
  *
- * So it holds no more than `textMax` and one change, and what was not written is read again.
+ * So it holds no more than `textMax`, one change and its outcome, and what was not written is read again.
  */
 export interface Stream {
   follower: Follower;
@@ -48,10 +48,9 @@ export interface StreamOptions {
   isHint: boolean;
   raw: ServerResponse;
   readNext: (at: { place: Place; limit: number; isBehind: boolean }) => Promise<ChangePage>;
-  /** Signs a position of the feed with this epoch. */
-  signAt: (epoch: string, position: number) => string;
+  signAt: (place: ReturnType<typeof placeAfter>) => string;
   /** Called with what is about to be told. */
-  onTell: (page: Pick<ChangePage, "changes" | "position" | "epoch">) => void;
+  onTell: (page: Pick<ChangePage, "changes" | "position" | "head">) => void;
   onError: (error: unknown) => void;
   onEnd: (reason: StreamEnd) => void;
 }
@@ -114,7 +113,7 @@ export function createStream(options: StreamOptions): Stream {
     hasMore = position < page.position || (page.more && !isHint);
     // Records may be large: no more of them are read than fit, or they would be read again and again.
     if (!isHint) limit = count < page.changes.length ? count : Math.min(limitMax, 2 * limit);
-    place = { position, epoch: page.epoch };
+    place = placeAfter(place, { ...page, position });
     if (!isHint) onTell({ ...page, position });
     if (hasEnded || text === "") return;
     sentAtMs = performance.now();
@@ -124,22 +123,23 @@ export function createStream(options: StreamOptions): Stream {
     fullSinceMs = undefined;
   }
 
-  function toEvents({ changes, position: last, epoch }: ChangePage): Written {
+  function toEvents({ changes, position: last, head }: ChangePage): Written {
     let text = "";
-    for (const [index, { position, change }] of changes.entries()) {
+    for (const [index, { position, change, isBeforeOutcome }] of changes.entries()) {
       const isLast = index === changes.length - 1;
-      const id = signAt(epoch, isLast ? last : position);
+      const id = signAt(placeAfter(place, { head, position: isLast ? last : position }));
       text += eventText("change", changeJson(change), id);
-      if (text.length >= textMax && !isLast) return { text, position, count: index + 1 };
+      if (text.length >= textMax && !isLast && !isBeforeOutcome) return { text, position, count: index + 1 };
     }
     return { text, position: last, count: changes.length };
   }
 
   /** However much has changed: the reader asks for it. */
-  function toHint({ changes, more, head, epoch }: ChangePage): Written {
-    if (changes.length === 0 && !more) return { text: "", position: head, count: 0 };
-    const cursor = signAt(epoch, head);
-    return { text: eventText("cursor", JSON.stringify({ cursor }), cursor), position: head, count: 1 };
+  function toHint({ changes, more, head }: ChangePage): Written {
+    const { position } = head;
+    if (changes.length === 0 && !more) return { text: "", position, count: 0 };
+    const cursor = signAt(placeAfter(place, { head, position }));
+    return { text: eventText("cursor", JSON.stringify({ cursor }), cursor), position, count: 1 };
   }
 
   function end(reason: StreamEnd, error?: TidegateError): void {

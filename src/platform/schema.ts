@@ -19,6 +19,9 @@ export interface Database {
   record: RecordTable;
   feed_head: FeedHeadTable;
   feed: FeedTable;
+  feed_mark: FeedMarkTable;
+  feed_horizon: FeedHorizonTable;
+  pruning: PruningTable;
   applied_change: AppliedChangeTable;
   shadow: ShadowTable;
   shadow_seed: ShadowSeedTable;
@@ -227,6 +230,29 @@ export interface FeedTable {
   entity: string | null;
   record_id: string | null;
   mutation_id: string | null;
+  created_at: Timestamp;
+}
+
+export interface FeedMarkTable {
+  tenant_id: string;
+  marked_at: Timestamp;
+  position: Int8;
+}
+
+export interface FeedHorizonTable {
+  tenant_id: string;
+  position: Int8;
+  moved_at: Timestamp;
+}
+
+export type PruningKind = "feed" | "payloads" | "attempts";
+
+export interface PruningTable {
+  tenant_id: string;
+  kind: PruningKind;
+  due_at: Timestamp;
+  place: ColumnType<unknown, string | null, string | null>;
+  finished_at: Timestamp | null;
   created_at: Timestamp;
 }
 

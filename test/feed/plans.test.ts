@@ -1,7 +1,8 @@
 import { Client } from "pg";
-import { sql, type Transaction } from "kysely";
+import { sql, type RawBuilder, type Transaction } from "kysely";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
+import { deleteRows } from "../../src/change-feed/prune.ts";
 import { selectRows } from "../../src/change-feed/read-snapshot.ts";
 import { inTenantSnapshot, openDatabase } from "../../src/platform/db.ts";
 import type { Database } from "../../src/platform/schema.ts";
@@ -46,13 +47,15 @@ const pageOf = (scopes: string[], limit: number) =>
   selectRows({ tenantId: "ours", scopes, clientId: undefined }, { until, scope: 0, after: 10 }, limit);
 
 /** Each place of the plan where a table is read. */
-async function scansOf(scopes: string[]): Promise<PlanNode[]> {
+async function scansOf(statement: RawBuilder<unknown>): Promise<PlanNode[]> {
   const plans = await inTenantSnapshot(db, "ours", async (trx) => {
     const { rows } = await sql<{ "QUERY PLAN": { Plan: PlanNode }[] }>`
-      explain (format json) ${pageOf(scopes, 501)}`.execute(trx);
+      explain (format json) ${statement}`.execute(trx);
     return rows.flatMap((row) => row["QUERY PLAN"]);
   });
-  return plans.flatMap(({ Plan }) => nodesOf(Plan)).filter((node) => node["Relation Name"] !== undefined);
+  return plans
+    .flatMap(({ Plan }) => nodesOf(Plan))
+    .filter((node) => node["Node Type"].includes("Scan") && node["Relation Name"] !== undefined);
 }
 
 /** How many rows of the feed, and records, are fetched for a page by their keys, shown or not. */
@@ -76,7 +79,7 @@ async function countFetched(trx: Transaction<Database>): Promise<number[]> {
 const [movedOn, current] = ["group:3", "group:4"];
 
 test("a page of a snapshot is read by the primary keys, in each scope from the place to the head", async () => {
-  const scans = await scansOf([movedOn, "nobody", current]);
+  const scans = await scansOf(pageOf([movedOn, "nobody", current], 501));
   expect(scans.map((node) => [node["Relation Name"], node["Node Type"], node["Index Name"]])).toEqual([
     ["feed", "Index Scan", "feed_pkey"],
     ["record", "Index Scan", "record_pkey"],
@@ -98,4 +101,18 @@ test("a page of a snapshot reads as many rows as it may, whether records still s
     expect([scopes.length, ...(await fetchedFor(scopes, 801))]).toEqual([scopes.length, 801, 801]);
   }
   expect(await fetchedFor(strange, 301)).toEqual([0, 0]);
+});
+
+test("a batch of pruning is found, judged and deleted by the primary keys", async () => {
+  const scans = await scansOf(deleteRows("ours", { audience: "s:group:3", position: 7 }, 5_000));
+  const keys = scans.map(
+    (node) => `${node["Relation Name"]} ${node["Index Name"]} ${node["Index Cond"] ?? ""}`,
+  );
+  expect(keys.toSorted()).toEqual([
+    expect.stringMatching(/^feed feed_pkey .*ROW\(audience, "position"\) > ROW/),
+    expect.stringMatching(/^feed feed_pkey .*audience = judged.audience.*"position" = judged."position"/),
+    expect.stringMatching(/^feed_horizon feed_horizon_pkey .*tenant_id = /),
+    expect.stringMatching(/^mutation_key mutation_key_pkey .*mutation_id = /),
+    expect.stringMatching(/^record record_pkey .*entity = .*server_id = /),
+  ]);
 });

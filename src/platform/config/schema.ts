@@ -621,6 +621,17 @@ export const FollowConfig = Type.Object(
   { ...closed, default: {}, description: "How clients are told of changes." },
 );
 
+export type Retention = Type.Static<typeof Retention>;
+export const Retention = Type.Object(
+  {
+    feedDays: integer(
+      "How long what changed is told by cursors: the longest time that a client may be offline and go on from where it was.",
+      { default: 400, minimum: 1, maximum: 36_500 },
+    ),
+  },
+  { ...closed, default: {}, description: "How long things are kept that are not kept for ever." },
+);
+
 export type Config = Type.Static<typeof Config>;
 export const Config = Type.Object(
   {
@@ -634,6 +645,7 @@ export const Config = Type.Object(
     ),
     limits: Limits,
     follow: FollowConfig,
+    retention: Retention,
     tenants: named(patterns.id, TenantConfig, { minProperties: 1, description: "The organisations." }),
   },
   closed,

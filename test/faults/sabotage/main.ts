@@ -64,7 +64,7 @@ async function byTest({ test }: Sabotage, dir: string): Promise<Verdict> {
   return { ...found, by: `${test.file}: ${test.name}` };
 }
 
-async function byRun({ run }: Sabotage, dir: string, seeds: number): Promise<Verdict> {
+async function byRun(run: string[], dir: string, seeds: number): Promise<Verdict> {
   const args = ["test/faults/main.ts", "--seconds", "20", "--backend", "postgres", "--until-failure"];
   return await failing(
     dir,
@@ -91,8 +91,9 @@ async function main(): Promise<number> {
   for (const sabotage of sabotages.filter(({ name }) => name.includes(values.only))) {
     const dir = await copyWithout(sabotage);
     const verdicts: [string, Verdict][] = [];
+    const { run } = sabotage;
     if (!values["runs-only"]) verdicts.push(["test ", await byTest(sabotage, dir)]);
-    if (!values["tests-only"]) verdicts.push(["faults", await byRun(sabotage, dir, Number(values.seeds))]);
+    if (run && !values["tests-only"]) verdicts.push(["faults", await byRun(run, dir, Number(values.seeds))]);
     rmSync(dir, { recursive: true, force: true });
     process.stdout.write(`without ${sabotage.name}\n`);
     for (const [what, verdict] of verdicts) process.stdout.write(`  ${what} ${told(verdict)}\n`);

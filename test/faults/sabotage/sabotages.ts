@@ -7,8 +7,8 @@ export interface Sabotage {
   replace: string;
   /** The test that fails without the guard. */
   test: { file: string; name: string };
-  /** How a fault run is made to meet what the guard is for. */
-  run: string[];
+  /** How a fault run is made to meet what the guard is for; without it none does, since nothing is pruned in one. */
+  run?: string[];
 }
 
 export const sabotages: Sabotage[] = [
@@ -76,5 +76,43 @@ export const sabotages: Sabotage[] = [
     replace: "order by md5(r.server_id || pg_backend_pid()) for update`",
     test: { file: "test/replay/commits.test.ts", name: "locks are taken in one order" },
     run: ["--faults", "lose all jobs", "--phones", "48", "--hot", "4"],
+  },
+  {
+    name: "the rule that only the same audience supersedes",
+    file: "src/change-feed/prune.ts",
+    find: "when 'revoke' then ${isInAudience}",
+    replace: "when 'revoke' then r.feed_position > b.position",
+    test: { file: "test/feed/pruning.test.ts", name: "the readers of A and of B each get theirs" },
+  },
+  {
+    name: "the stay of revokes",
+    file: "src/change-feed/prune.ts",
+    find: "when 'revoke' then ${isInAudience}",
+    replace: "when 'revoke' then true",
+    test: { file: "test/feed/pruning.test.ts", name: "within the horizon who comes late gets the revoke" },
+  },
+  {
+    name: "the stay of live records",
+    file: "src/change-feed/prune.ts",
+    find: "when 'record' then r.deleted",
+    replace: "when 'record' then true",
+    test: { file: "test/feed/pruning.test.ts", name: "a round prunes what is superseded" },
+  },
+  {
+    name: "the record before its outcome",
+    file: "src/change-feed/read.ts",
+    find: "if (moved) putBeforeOutcome(changes, position, recordKey(moved), toRecordChange(moved, reader));",
+    replace: "",
+    test: {
+      file: "test/feed/schedules.test.ts",
+      name: "every reader ends with exactly what is in its scopes",
+    },
+  },
+  {
+    name: "the horizon of cursors",
+    file: "src/change-feed/pull.ts",
+    find: "if (Math.max(position, begunAt) < head.horizon)",
+    replace: "if (position < 0)",
+    test: { file: "test/feed/pruning.test.ts", name: "a cursor from before the horizon is answered 410" },
   },
 ];

@@ -1,0 +1,178 @@
+import { pullChanges } from "../../../src/change-feed/pull.ts";
+import { takeSnapshot } from "../../../src/change-feed/snapshot.ts";
+import type { Change } from "../../../src/change-feed/read.ts";
+import { TidegateError } from "../../../src/platform/errors.ts";
+import type { Random } from "../../faults/random.ts";
+import type { Tenant } from "./writers.ts";
+
+/** What a reader was told that has to be looked at when the whole story is known. */
+export interface Told {
+  /** The final outcomes, in order, each with what the reader knew of its record by then. */
+  outcomes: {
+    mutationId: string;
+    status: string;
+    recordId: string | undefined;
+    version: number;
+    /** The version that the reader holds; 0 when it holds none. */
+    held: number;
+    /** Where the head was at the latest when the reader was last told of the record; -1 when it never was. */
+    toldAt: number;
+  }[];
+  /** What came after this position was told. */
+  from: number;
+}
+
+/** A phone, or somebody without a client: follows its cursor, and begins anew where it has to. */
+export interface Reader {
+  name: string;
+  scopes: string[];
+  held: Map<string, number>;
+  /** Since it last began. */
+  told: Told;
+  /** How often it was answered 410. */
+  expired: number;
+  /** One page of whatever is due; whether there is more. */
+  readOn: () => Promise<boolean>;
+  beginFromSnapshot: () => void;
+  beginWithoutCursor: () => void;
+}
+
+export interface ReaderOptions {
+  name: string;
+  scopes: string[];
+  client: { clientId: string; userId: string } | undefined;
+  pageMax: number;
+}
+
+/** @throws {Error} when it is told something older than before. */
+export function newReader(tenant: Tenant, options: ReaderOptions, random: Random): Reader {
+  const { world, tenantId } = tenant;
+  const { name, scopes, client, pageMax } = options;
+  const userId = client?.userId ?? "nobody";
+  const identity = { tenantId, userId, scopes: scopes.toSorted(), roles: [], expiresAtMs: Infinity };
+  const clientId = client?.clientId;
+  const shown = new Map<string, number>();
+  let toldAt = new Map<string, number>();
+  let cursor: string | undefined;
+  let taking: { page: string | undefined; records: Map<string, number> } | undefined;
+  const reader: Reader = {
+    name,
+    scopes,
+    held: new Map(),
+    told: { outcomes: [], from: 0 },
+    expired: 0,
+    readOn,
+    beginFromSnapshot,
+    beginWithoutCursor,
+  };
+  beginWithoutCursor();
+  return reader;
+
+  function beginFromSnapshot(): void {
+    taking = { page: undefined, records: new Map() };
+    toldAt = new Map();
+  }
+
+  function beginWithoutCursor(): void {
+    taking = undefined;
+    cursor = undefined;
+    toldAt = new Map();
+    reader.held = new Map();
+    reader.told = { outcomes: [], from: 0 };
+  }
+
+  async function readOn(): Promise<boolean> {
+    try {
+      return taking ? await readSnapshot(taking) : await readChanges();
+    } catch (error) {
+      if (!(error instanceof TidegateError) || error.code !== "cursor-expired") throw error;
+      reader.expired++;
+      beginFromSnapshot();
+      return true;
+    }
+  }
+
+  async function readSnapshot(now: NonNullable<typeof taking>): Promise<boolean> {
+    const limit = random.between(1, pageMax);
+    const answer = await takeSnapshot({ ...world.feed, polledOf: nothingPolled }, identity, {
+      clientId,
+      page: now.page,
+      limit,
+    });
+    const head = await headOf(tenant);
+    for (const { id, version } of answer.records) {
+      if (now.records.has(id)) throw new Error(`${name}: record ${id} stands twice in a snapshot`);
+      show(id, version, head);
+      now.records.set(id, Number(version));
+    }
+    now.page = answer.page;
+    if (answer.cursor === undefined) return true;
+    cursor = answer.cursor;
+    reader.held = now.records;
+    reader.told = { outcomes: [], from: positionOf(cursor) };
+    taking = undefined;
+    return true;
+  }
+
+  async function readChanges(): Promise<boolean> {
+    const limit = random.between(1, pageMax);
+    const begins = cursor === undefined;
+    const page = await pullChanges(world.feed, identity, { clientId, cursor, limit });
+    if (begins) reader.told.from = await horizonOf(tenant);
+    if (cursor !== undefined && positionOf(page.cursor) < positionOf(cursor))
+      throw new Error(`${name}: the cursor went back`);
+    const head = await headOf(tenant);
+    for (const change of page.changes) take(change, head);
+    cursor = page.cursor;
+    return page.more;
+  }
+
+  function take(change: Change, head: number): void {
+    if (change.type === "outcome") {
+      const { id: mutationId, status, recordId, version } = change.result;
+      reader.told.outcomes.push({
+        mutationId,
+        status,
+        recordId,
+        version: Number(version ?? 0),
+        held: reader.held.get(recordId ?? "") ?? 0,
+        toldAt: toldAt.get(recordId ?? "") ?? -1,
+      });
+      return;
+    }
+    toldAt.set(change.id, head);
+    if (change.type === "upsert") {
+      show(change.id, change.version, head);
+      reader.held.set(change.id, Number(change.version));
+    } else reader.held.delete(change.id);
+  }
+
+  function show(id: string, version: string, head: number): void {
+    if (Number(version) < (shown.get(id) ?? 0))
+      throw new Error(`${name}: record ${id} was told in version ${version} after ${shown.get(id)}`);
+    shown.set(id, Number(version));
+    toldAt.set(id, head);
+  }
+}
+
+const nothingPolled = () => ({ upstreamId: "", entities: [] });
+
+function positionOf(cursor: string): number {
+  return JSON.parse(Buffer.from(cursor.split(".")[0]!, "base64url").toString())[1] as number;
+}
+
+async function headOf({ world, tenantId }: Tenant): Promise<number> {
+  return await positionIn(world, "feed_head", tenantId);
+}
+
+async function horizonOf({ world, tenantId }: Tenant): Promise<number> {
+  return await positionIn(world, "feed_horizon", tenantId);
+}
+
+async function positionIn(world: Tenant["world"], table: string, tenantId: string): Promise<number> {
+  const [row] = await world.query<{ position: string }>(
+    `select position from tidegate.${table} where tenant_id = $1`,
+    [tenantId],
+  );
+  return Number(row?.position ?? 0);
+}
