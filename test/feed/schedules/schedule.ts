@@ -86,8 +86,7 @@ async function readAlways(reader: Reader, random: Random, signal: AbortSignal): 
   const pages = random.pick([Infinity, random.between(1, 40)]);
   const fickleness = random.pick([0, 0, 0, 0.05]);
   for (let read = 0; !signal.aborted && read < pages; read++) {
-    if (random.chance(fickleness)) reader.beginFromSnapshot();
-    else if (random.chance(fickleness)) reader.beginWithoutCursor();
+    if (random.chance(fickleness)) random.pick([reader.beginFromSnapshot, reader.beginWithoutCursor])();
     await reader.readOn();
     await nap(random, random.chance(0.1) ? 20 : 3);
   }
