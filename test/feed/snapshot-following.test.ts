@@ -77,38 +77,42 @@ const programs = fc
   .array(fc.array(deed, { minLength: 8, maxLength: 20 }), { minLength: 3, maxLength: 5 })
   .map((rounds) => [start, ...rounds]);
 
-test("a snapshot and its cursor end with exactly the records in the scopes, however they move meanwhile", async () => {
-  await fc.assert(
-    fc.asyncProperty(programs, async (program) => {
-      const run = randomUUID();
-      const names: Names = { mentor: (n) => `mentor${n}-${run}`, group: (n) => `group${n}-${run}` };
-      const outboxes = Array.from({ length: writers }, () => newOutbox());
-      const all = [
-        ...outboxes.map(({ clientId }, n) => newReader(names.mentor(n), [names.group(n)], clientId)),
-        newReader(`coordinator-${run}`, [0, 1, 2].map(names.group), undefined),
-        newReader(`stranger-${run}`, [names.group(2)], randomUUID()),
-      ];
-      const known: string[] = [];
-      for (const round of program) {
-        const turns = all.map(async (actor, n) => {
-          for (const one of round.filter((each) => each.actor === n)) {
-            if (one.kind === "begin") begin(actor);
-            else if (one.kind === "read") await readOn(actor, one);
-            else await write(actor.api, outboxes[n]!, one, known, names);
-          }
-        });
-        await Promise.all(turns);
-      }
-      const records = upstream.records("activities").map((text) => JSON.parse(text) as ActivityRecord);
-      for (const reader of all) {
-        while (await readOn(reader, { limit: 2, twice: false }));
-        const expected = records.filter(reader.sees).map((one) => [String(one.id), one]);
-        expect(Object.fromEntries(reader.held)).toEqual(Object.fromEntries(expected));
-      }
-    }),
-    { numRuns: 6, endOnFailure: true },
-  );
-});
+test(
+  "a snapshot and its cursor end with exactly the records in the scopes, however they move meanwhile",
+  { timeout: 120_000 },
+  async () => {
+    await fc.assert(
+      fc.asyncProperty(programs, async (program) => {
+        const run = randomUUID();
+        const names: Names = { mentor: (n) => `mentor${n}-${run}`, group: (n) => `group${n}-${run}` };
+        const outboxes = Array.from({ length: writers }, () => newOutbox());
+        const all = [
+          ...outboxes.map(({ clientId }, n) => newReader(names.mentor(n), [names.group(n)], clientId)),
+          newReader(`coordinator-${run}`, [0, 1, 2].map(names.group), undefined),
+          newReader(`stranger-${run}`, [names.group(2)], randomUUID()),
+        ];
+        const known: string[] = [];
+        for (const round of program) {
+          const turns = all.map(async (actor, n) => {
+            for (const one of round.filter((each) => each.actor === n)) {
+              if (one.kind === "begin") begin(actor);
+              else if (one.kind === "read") await readOn(actor, one);
+              else await write(actor.api, outboxes[n]!, one, known, names);
+            }
+          });
+          await Promise.all(turns);
+        }
+        const records = upstream.records("activities").map((text) => JSON.parse(text) as ActivityRecord);
+        for (const reader of all) {
+          while (await readOn(reader, { limit: 2, twice: false }));
+          const expected = records.filter(reader.sees).map((one) => [String(one.id), one]);
+          expect(Object.fromEntries(reader.held)).toEqual(Object.fromEntries(expected));
+        }
+      }),
+      { numRuns: 6, endOnFailure: true },
+    );
+  },
+);
 
 function newReader(sub: string, memberOf: string[], clientId: string | undefined): Reader {
   return {
