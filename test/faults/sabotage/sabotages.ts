@@ -109,6 +109,27 @@ export const sabotages: Sabotage[] = [
     },
   },
   {
+    name: "the record before its outcome, for those who read together",
+    file: "src/change-feed/read-together.ts",
+    find: "if (moved !== undefined && movedChange) putBeforeOutcome(",
+    replace: "if (moved === '' && movedChange) putBeforeOutcome(",
+    test: { file: "test/feed/stream-pruning.test.ts", name: "to one who reads together with a limit of 1" },
+  },
+  {
+    name: "the record and its outcome in one page",
+    file: "src/change-feed/follow.ts",
+    find: "page.changes[limit - 1]?.isBeforeOutcome ? limit + 1 : limit",
+    replace: "limit",
+    test: { file: "test/feed/stream-pruning.test.ts", name: "to one who reads together with a limit of 1" },
+  },
+  {
+    name: "the record and its outcome in one write",
+    file: "src/change-feed/stream.ts",
+    find: " && !isBeforeOutcome) return",
+    replace: ") return",
+    test: { file: "test/feed/stream-pruning.test.ts", name: "so large that each fills a write" },
+  },
+  {
     name: "the horizon of cursors",
     file: "src/change-feed/pull.ts",
     find: "if (Math.max(position, begunAt) < head.horizon)",

@@ -1,4 +1,4 @@
-import { pullChanges } from "../../../src/change-feed/pull.ts";
+import { placeOf, pullChanges, toPulled, type Pulled } from "../../../src/change-feed/pull.ts";
 import { takeSnapshot } from "../../../src/change-feed/snapshot.ts";
 import type { Change } from "../../../src/change-feed/read.ts";
 import { TidegateError } from "../../../src/platform/errors.ts";
@@ -117,7 +117,7 @@ export function newReader(tenant: Tenant, options: ReaderOptions, random: Random
   async function readChanges(): Promise<boolean> {
     const limit = random.between(1, pageMax);
     const begins = cursor === undefined;
-    const page = await pullChanges(world.feed, identity, { clientId, cursor, limit });
+    const page = random.chance(0.5) ? await pull(limit) : await follow(limit);
     if (begins) reader.told.from = await horizonOf(tenant);
     if (cursor !== undefined && positionOf(page.cursor) < positionOf(cursor))
       throw new Error(`${name}: the cursor went back`);
@@ -125,6 +125,21 @@ export function newReader(tenant: Tenant, options: ReaderOptions, random: Random
     for (const change of page.changes) take(change, head);
     cursor = page.cursor;
     return page.more;
+  }
+
+  async function pull(limit: number): Promise<Pulled> {
+    return await pullChanges(world.feed, identity, { clientId, cursor, limit });
+  }
+
+  /** As an event stream does, which may break off behind any change. */
+  async function follow(limit: number): Promise<Pulled> {
+    const follower = { identity, clientId };
+    const place = placeOf(world.feed, follower, cursor);
+    const page = await world.readNext({ follower, place, limit, isBehind: random.chance(0.2) });
+    const last = random.chance(0.3) ? page.changes[random.between(0, page.changes.length - 1)] : undefined;
+    if (!last) return toPulled(world.feed, follower, place, page);
+    const changes = page.changes.slice(0, page.changes.indexOf(last) + 1);
+    return toPulled(world.feed, follower, place, { ...page, changes, position: last.position, more: true });
   }
 
   function take(change: Change, head: number): void {

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { sql, type Kysely } from "kysely";
 import { Pool } from "pg";
 
+import { createReadNext, type ReadNext } from "../../../src/change-feed/follow.ts";
 import type { FeedDeps } from "../../../src/change-feed/pull.ts";
 import { readHead } from "../../../src/change-feed/head.ts";
 import { inTenant, openDatabase } from "../../../src/platform/db.ts";
@@ -14,6 +15,8 @@ import { createTestDatabase } from "../../fixtures/postgres.ts";
 export interface World {
   db: Kysely<Database>;
   feed: FeedDeps;
+  /** As event streams and long polls read. */
+  readNext: ReadNext;
   /** Past row-level security. */
   query: <T>(text: string, values: unknown[]) => Promise<T[]>;
   close: () => Promise<void>;
@@ -44,14 +47,16 @@ export async function openWorld(): Promise<World> {
   await owner.query(journal);
   const db = openDatabase(database.serviceUrl, { poolMax: 24, onError: () => undefined });
   const { epoch } = await inTenant(db, "none", (trx) => readHead(trx, "none"));
+  const feed = {
+    db,
+    codec: plainCodec,
+    cursorSecrets: ["the tests' cursor secret, long enough"],
+    epoch: () => epoch,
+  };
   return {
     db,
-    feed: {
-      db,
-      codec: plainCodec,
-      cursorSecrets: ["the tests' cursor secret, long enough"],
-      epoch: () => epoch,
-    },
+    feed,
+    readNext: createReadNext(feed),
     query: async <T>(text: string, values: unknown[]) => (await owner.query(text, values)).rows as T[],
     async close() {
       await db.destroy();
