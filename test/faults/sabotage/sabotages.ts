@@ -103,10 +103,7 @@ export const sabotages: Sabotage[] = [
     file: "src/change-feed/read.ts",
     find: "if (moved) putBeforeOutcome(changes, position, recordKey(moved), toRecordChange(moved, reader));",
     replace: "",
-    test: {
-      file: "test/feed/schedules.test.ts",
-      name: "every reader ends with exactly what is in its scopes",
-    },
+    test: { file: "test/feed/stream-pruning.test.ts", name: "to one who reads alone with a limit of 1" },
   },
   {
     name: "the record before its outcome, for those who read together",
