@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { configOf } from "../config.ts";
+import { configOf, tenantId } from "../config.ts";
 import type { Cleanup } from "./cleanup.ts";
 import { startGatewayProcess, type GatewayProcess } from "./gateway-process.ts";
 import { freePort } from "./ports.ts";
@@ -35,6 +35,11 @@ export async function openWorld(
   const dir = await mkdtemp(join(tmpdir(), "tidegate-faults-"));
   cleanup.add(async () => await rm(dir, { recursive: true, force: true }));
   const postgres = await startPostgres(cleanup);
+  // The oracle counts the feed's rows; what pruning does is shown by the feed's schedules.
+  await postgres.rows(
+    "insert into pruning (tenant_id, kind, due_at) values ($1, 'feed', now() + interval '1 year')",
+    [tenantId],
+  );
   const redis = backend === "redis" ? await startRedis(cleanup) : undefined;
   const upstream = await startUpstreamProcess({ journalPath: join(dir, "journal"), seed }, cleanup);
   const configPath = join(dir, "tidegate.yaml");
