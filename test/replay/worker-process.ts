@@ -42,15 +42,16 @@ export async function startWorkerProcess({ environment }: TestGateway): Promise<
   const log = linesOf(child);
   const exited = once(child, "exit").then(([code]) => code as number | null);
   const signal = (name: NodeJS.Signals): void => void child.kill(name);
-  const logged = async (text: string): Promise<void> =>
-    await vi.waitFor(() => expect(log.join("\n")).toContain(text), { timeout: 120_000, interval: 50 });
+  // Less than a test may take: what it logged instead is then told.
+  const logged = async (text: string, timeout = 50_000): Promise<void> =>
+    await vi.waitFor(() => expect(log.join("\n")).toContain(text), { timeout, interval: 50 });
   const end = async (): Promise<void> => {
     kill();
     await exited;
     process.off("exit", kill);
   };
   try {
-    await logged("Tidegate is ready");
+    await logged("Tidegate is ready", 100_000);
   } catch (error) {
     await end();
     throw error;
