@@ -141,7 +141,8 @@ async function readAgain(
   });
   if (answer && answer.data === undefined) throw new Error(`a record of ${mutation.entity} can't be read`);
   const data = answer?.data ?? null;
-  const isKnown = stored !== undefined && standsAs(stored, { data, tempId });
+  const scopes = data === null ? (stored?.scopes ?? record.scopes) : scopesOf(config.scopes, data);
+  const isKnown = stored !== undefined && standsAs(stored, { data, tempId, scopes });
   // More than one change by others: the client's own edits were interrupted.
   const isOnlyEcho = isKnown && record.mutation && stored.version === (record.begunVersion ?? 0) + 1;
   return {
@@ -149,7 +150,7 @@ async function readAgain(
     begunAt: stored?.feedPosition ?? 0,
     data,
     upstreamVersion: answer?.version ?? null,
-    scopes: data === null ? (stored?.scopes ?? record.scopes) : scopesOf(config.scopes, data),
+    scopes,
     ...(stored && !isOnlyEcho && { changedBase: null }),
     isKnown,
     before: stored?.data ?? null,
@@ -160,11 +161,13 @@ async function readAgain(
 /** Whether readers were told all that there is to tell: somebody saw our effect at the upstream before we wrote it down. */
 function standsAs(
   stored: StoredRecord,
-  { data, tempId }: { data: string | null; tempId: string | undefined },
+  { data, tempId, scopes }: { data: string | null; tempId: string | undefined; scopes: string[] },
 ): boolean {
   // What another client wrote is another change, even if it holds ours.
   if (stored.changedBy !== null) return false;
   if (tempId !== undefined && stored.tempId !== tempId) return false;
+  // The templates may have been others when it was written.
+  if (JSON.stringify(stored.scopes) !== JSON.stringify(scopes)) return false;
   if (data === null || stored.data === null) return data === stored.data;
   return canonicalJson(data) === canonicalJson(stored.data);
 }
