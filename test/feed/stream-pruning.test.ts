@@ -82,13 +82,13 @@ function isDone(events: StreamEvent[]): boolean {
 
 describe("the record comes before its outcome, though the change's row was pruned", () => {
   test.each([
-    ["alone", 1, true],
-    ["together", 1, false],
-    ["alone", 2, true],
-    ["together", 2, false],
-    ["together", 50, false],
-  ])("to one who reads %s with a limit of %d", slow, async (how, limit, isBehind) => {
-    const sub = `${how}-${limit}`;
+    ["to one who reads alone with a limit of 1", 1, true],
+    ["to one who reads together with a limit of 1", 1, false],
+    ["to one who reads alone with a limit of 2", 2, true],
+    ["to one who reads together with a limit of 2", 2, false],
+    ["to one who reads together with a limit of 50", 50, false],
+  ])("%s", slow, async (_name, limit, isBehind) => {
+    const sub = `${isBehind ? "alone" : "together"}-${limit}`;
     const { clientId, ids } = await writeHistory(sub);
     const identity = {
       tenantId: "ours",
