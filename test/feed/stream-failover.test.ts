@@ -158,9 +158,12 @@ test(
       },
     });
     const lastEventId = stream.lastId() ?? "";
-    await vi.waitFor(async () => {
-      await using again = await openStream(gateway, { sub }, { lastEventId });
-      expect(again.status).toBe(410);
-    });
+    await vi.waitFor(
+      async () => {
+        await using again = await openStream(gateway, { sub }, { lastEventId });
+        expect(again.status).toBe(410);
+      },
+      { timeout: 20_000, interval: 50 },
+    );
   },
 );

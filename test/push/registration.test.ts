@@ -164,12 +164,15 @@ test("who is not registered costs reads nothing, and leaves no trace", async () 
 
 test("operators see how a service does, and nobody's address", async () => {
   await newApp(rig.gateway).register();
-  await vi.waitFor(async () => {
-    const { status, body } = await rig.gateway.asOps("viewer").get("/ops/v1/tenants/ours/push");
-    expect(status).toBe(200);
-    expect(body.services).toMatchObject([
-      { service: "fcm", failures: 0, pausedUntil: null, problem: null },
-      { service: "webhook", registered: 0 },
-    ]);
-  });
+  await vi.waitFor(
+    async () => {
+      const { status, body } = await rig.gateway.asOps("viewer").get("/ops/v1/tenants/ours/push");
+      expect(status).toBe(200);
+      expect(body.services).toMatchObject([
+        { service: "fcm", failures: 0, pausedUntil: null, problem: null },
+        { service: "webhook", registered: 0 },
+      ]);
+    },
+    { timeout: 20_000, interval: 50 },
+  );
 });

@@ -92,10 +92,12 @@ test("only what is in its scopes wakes a client: those of the token with which i
   const moved = rig.gateway.as({ sub: "berit", groups: ["oslo"] });
   const { status } = await moved.get(`/v1/snapshot?clientId=${bergen.clientId}`);
   expect(status).toBe(200);
-  await vi.waitFor(async () =>
-    expect(await registrationOf(rig.gateway, bergen.clientId)).toMatchObject({
-      scopes: ["group:oslo", "org", "user:berit"],
-    }),
+  await vi.waitFor(
+    async () =>
+      expect(await registrationOf(rig.gateway, bergen.clientId)).toMatchObject({
+        scopes: ["group:oslo", "org", "user:berit"],
+      }),
+    { timeout: 20_000, interval: 50 },
   );
   await rig.isAtRest(bergen.clientId);
   await rig.change({ group: "bergen" });
@@ -147,12 +149,15 @@ test("two workers wake each of many clients once", async () => {
   await Promise.all(apps.map(async (app) => await app.register()));
   await rig.change();
   await rig.server.taken(150);
-  await vi.waitFor(async () => {
-    const rested = await rowsOf(
-      rig.gateway.database,
-      "select 1 from push_registration where claim_id is null and pushes = 1",
-    );
-    expect(rested).toHaveLength(150);
-  }, 20_000);
+  await vi.waitFor(
+    async () => {
+      const rested = await rowsOf(
+        rig.gateway.database,
+        "select 1 from push_registration where claim_id is null and pushes = 1",
+      );
+      expect(rested).toHaveLength(150);
+    },
+    { timeout: 20_000, interval: 50 },
+  );
   expect(rig.server.calls).toHaveLength(150);
 }, 60_000);
