@@ -194,9 +194,7 @@ async function judgeServers(world: World, { failures }: Disturber): Promise<Viol
   return [
     ...world.crashes.map((what): Violation => ({ kind: "crash", what, about: [] })),
     ...failures.map((what): Violation => ({ kind: "crash", what: `the suite's own: ${what}`, about: [] })),
-    ...(deadlocks > 0
-      ? [{ kind: "deadlock" as const, what: `${deadlocks} deadlocks in Postgres`, about: [] }]
-      : []),
+    ...deadlocks.map((what): Violation => ({ kind: "deadlock", what, about: [] })),
   ];
 }
 
