@@ -5,6 +5,12 @@ import type { Blow, Disturbance, Scheduled } from "./schedule.ts";
 import type { World } from "./world/world.ts";
 
 /** Disturbs a world as scheduled. */
+/** A job of the queue in Postgres. */
+interface JobKey {
+  queue: string;
+  id: string;
+}
+
 export interface Disturber {
   /** Resolves when the last disturbance has begun. */
   run: (schedule: Scheduled[], startedAt: number, signal: AbortSignal) => Promise<void>;
@@ -83,8 +89,19 @@ export function newDisturber(world: World, clientIdOf: (phone: number) => string
   }
 
   async function loseJobs(): Promise<void> {
-    if (world.redis) await world.redis.flush();
-    else await world.postgres.rows("delete from bullmq.job");
+    if (world.redis) return await world.redis.flush();
+    const { rows } = world.postgres;
+    for (let jobs = await rows<JobKey>("select queue, id from bullmq.job"); jobs.length > 0;) {
+      // The queue locks its rows in an order of its own: whoever waits for one while holding others may wait for ever.
+      jobs = await rows<JobKey>(
+        `with known as (select * from jsonb_to_recordset($1::jsonb) as k (queue text, id text)),
+        free as (select queue, id from bullmq.job join known using (queue, id) for update of job skip locked),
+        gone as (delete from bullmq.job using free where job.queue = free.queue and job.id = free.id)
+        select queue, id from known join bullmq.job using (queue, id)
+        where (queue, id) not in (select queue, id from free)`,
+        [JSON.stringify(jobs)],
+      );
+    }
   }
 
   async function disturb(disturbance: Disturbance, note: (what: string) => void): Promise<boolean | void> {

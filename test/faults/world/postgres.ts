@@ -76,9 +76,11 @@ export async function startPostgres(cleanup: Cleanup): Promise<Postgres> {
     },
     async deadlocks() {
       const log = await readFile(join(homeOf(dataDir), "server.log"), "utf8");
-      return log.split(/^(?=\S)/m).flatMap((entry, index, entries) =>
-        entry.includes("ERROR:  deadlock detected") ? [entry + (entries[index + 1] ?? "")] : [],
-      );
+      return log
+        .split(/^(?=\S)/m)
+        .flatMap((entry, index, entries) =>
+          entry.includes("ERROR:  deadlock detected") ? [entry + (entries[index + 1] ?? "")] : [],
+        );
     },
   };
 }
