@@ -26,6 +26,13 @@ export interface Gateway {
   stop: () => Promise<void>;
 }
 
+export const cursorSecret = "the secret of the benchmark's cursors";
+
+/** The scope of one user's records. */
+export function scopeOf(sub: string): string {
+  return `user:${sub}`;
+}
+
 const main = fileURLToPath(new URL("../src/main.ts", import.meta.url));
 
 /** Starts the gateway as `npm start` does, in a process of its own, with the logs that production would write. */
@@ -46,7 +53,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
       ...(redisUrl !== undefined && { REDIS_URL: redisUrl }),
       TIDEGATE_CONFIG: configPath,
       TIDEGATE_ROLE: role,
-      TIDEGATE_CURSOR_SECRET: "the secret of the benchmark's cursors",
+      TIDEGATE_CURSOR_SECRET: cursorSecret,
       TIDEGATE_FINGERPRINT_SECRET: "the secret of the benchmark's fingerprints",
     },
   });

@@ -5,6 +5,7 @@ export interface BenchOptions {
   replay: ReplayOptions | undefined;
   waiting: WaitingOptions | undefined;
   streams: StreamsOptions | undefined;
+  pulls: PullsOptions | undefined;
   writeDocs: boolean;
   /** Where CPU profiles of the gateway's processes go; none are taken without it. */
   cpuProfDir: string | undefined;
@@ -44,6 +45,28 @@ export interface StreamsOptions {
   everyMs: number;
 }
 
+export interface PullsOptions {
+  rounds: number;
+  /** Of the tenant; every tenth is in the scope of one reader. */
+  records: number;
+  pageSize: number;
+  /** Of the reader of many, each pulling the last page. */
+  clients: number;
+  /** Records in the scope of another reader, and how often that one pulls them in a round. */
+  few: number;
+  fewTimes: number;
+}
+
+const fullPulls: PullsOptions = {
+  rounds: 5,
+  records: 1_000_000,
+  pageSize: 500,
+  clients: 200,
+  few: 200,
+  fewTimes: 200,
+};
+const quickPulls: PullsOptions = { ...fullPulls, rounds: 2, records: 100_000 };
+
 const fullStreams: StreamsOptions = { rounds: 5, readers: 500, writes: 200, everyMs: 100 };
 const quickStreams: StreamsOptions = { ...fullStreams, rounds: 1, writes: 50 };
 
@@ -70,6 +93,8 @@ const quickReplay: ReplayOptions = { ...fullReplay, rounds: 2, latenciesMs: [5] 
 
 const fullWaiting: WaitingOptions = { lanes: 10_000, deadMs: 60_000, latencyMs: 5, concurrency: 64 };
 
+const parts = ["ingest", "replay", "waiting", "streams", "pulls"];
+
 /** Reads the command line. @throws {Error} for an unknown option. */
 export function readOptions(args: string[]): BenchOptions {
   const { values } = parseArgs({
@@ -83,8 +108,8 @@ export function readOptions(args: string[]): BenchOptions {
     },
   });
   const { quick, only } = values;
-  if (only !== undefined && !["ingest", "replay", "waiting", "streams"].includes(only)) {
-    throw new Error("--only takes ingest, replay, waiting or streams");
+  if (only !== undefined && !parts.includes(only)) {
+    throw new Error(`--only takes one of ${parts.join(", ")}`);
   }
   const asks = (part: string): boolean => only === undefined || only === part;
   const rounds = values.rounds === undefined ? {} : { rounds: Number(values.rounds) };
@@ -93,6 +118,7 @@ export function readOptions(args: string[]): BenchOptions {
     replay: asks("replay") ? { ...(quick ? quickReplay : fullReplay), ...rounds } : undefined,
     waiting: asks("waiting") && !quick ? fullWaiting : undefined,
     streams: asks("streams") ? { ...(quick ? quickStreams : fullStreams), ...rounds } : undefined,
+    pulls: asks("pulls") ? { ...(quick ? quickPulls : fullPulls), ...rounds } : undefined,
     writeDocs: values["write-docs"],
     cpuProfDir: values["cpu-prof-dir"],
   };

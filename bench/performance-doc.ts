@@ -1,6 +1,6 @@
 import { writeFile } from "node:fs/promises";
 
-import { ingestTable, replayTable, streamsTable, waitingTable, type Report } from "./report.ts";
+import { ingestTable, pullsTable, replayTable, streamsTable, waitingTable, type Report } from "./report.ts";
 
 const path = new URL("../docs/performance.md", import.meta.url);
 
@@ -26,6 +26,9 @@ function performanceDoc(report: Report): string {
       : []),
     ...(report.streams && report.options.streams
       ? ["## Event streams", streamsWords(report.options.streams), streamsTable(report.streams)]
+      : []),
+    ...(report.pulls && report.options.pulls
+      ? ["## Pulls", pullsWords(report.options.pulls), pullsTable(report.pulls)]
       : []),
   ].join("\n\n")}\n`;
 }
@@ -90,6 +93,24 @@ function streamsWords({
     "",
     "- **floor**: a bare Fastify that writes what one LISTEN hears to every connection; nothing is read, what is missed is lost.",
     "- **tidegate**: the gateway in the role `api`; another process commits to the feed and announces it, as workers do.",
+  ].join("\n");
+}
+
+function pullsWords({
+  records,
+  pageSize,
+  clients,
+  few,
+  rounds,
+}: NonNullable<Report["options"]["pulls"]>): string {
+  return [
+    `One tenant with ${records.toLocaleString("en-US")} records of about 200 bytes, of which one reader sees every tenth, and another ${few}; ${rounds} rounds.`,
+    "The first reader pulls all that it sees, page after page, from the beginning;",
+    `then ${clients} clients of it at once, each its last ${pageSize} changes; then the second reader all that it sees, again and again.`,
+    "A page is read whole and not parsed.",
+    "",
+    "- **floor**: Fastify, a token check by @fastify/jwt, one keyset query over one table that holds each change with its data.",
+    "- **tidegate**: the gateway in the role `api`; scopes, records, cursors that are signed.",
   ].join("\n");
 }
 

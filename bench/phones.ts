@@ -79,7 +79,7 @@ function activity(phone: number, n: number): Activity {
   };
 }
 
-function tokenFor(sub: string): string {
+export function tokenFor(sub: string): string {
   const exp = Math.floor(Date.now() / 1_000) + 3_600;
   const claims = { iss: "bench", aud: "tidegate", sub, exp, roles: ["mentor"] };
   const input = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;

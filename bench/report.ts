@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { arch, availableParallelism, cpus, platform, totalmem } from "node:os";
 
+import type { PullsResult } from "./feed/pulls.ts";
 import type { StreamsResult } from "./feed/streams.ts";
 import type { IngestResult } from "./ingest/ingest.ts";
 import type { BenchOptions } from "./options.ts";
@@ -16,6 +17,7 @@ export interface Report {
   replay: ReplayResult[] | undefined;
   waiting: WaitingResult[] | undefined;
   streams: StreamsResult[] | undefined;
+  pulls: PullsResult[] | undefined;
 }
 
 export interface Machine {
@@ -98,6 +100,19 @@ export function waitingTable(results: WaitingResult[]): string {
 export function streamsTable(results: StreamsResult[]): string {
   const rows = results.map(({ contender, p50Ms, p99Ms }) => [contender, ...tenths(p50Ms), ...tenths(p99Ms)]);
   return table(["contender", "p50 ms", "min–max", "p99 ms", "min–max"], rows, [0]);
+}
+
+export function pullsTable(results: PullsResult[]): string {
+  const rows = results.map((result) => [
+    result.what,
+    result.contender,
+    ...rate(result.changesPerSecond),
+    result.ratioToFloor.toFixed(2),
+    result.pageMs.p50.toFixed(1),
+    result.pageMs.p99.toFixed(1),
+  ]);
+  const head = ["pulled", "contender", "changes/s", "min–max", "of the floor", "page p50 ms", "p99 ms"];
+  return table(head, rows, [0, 1]);
 }
 
 function tenths({ median, min, max }: Spread): string[] {

@@ -1,3 +1,4 @@
+import { measurePulls } from "./feed/pulls.ts";
 import { measureStreams } from "./feed/streams.ts";
 import { measureIngest } from "./ingest/ingest.ts";
 import { readOptions } from "./options.ts";
@@ -6,6 +7,7 @@ import { measureReplay } from "./replay/replay.ts";
 import {
   describeMachine,
   ingestTable,
+  pullsTable,
   replayTable,
   streamsTable,
   waitingTable,
@@ -35,11 +37,13 @@ async function main(): Promise<void> {
       replay: options.replay && (await measureReplay(parts, options.replay)),
       waiting: options.waiting && (await measureWaiting(parts, options.waiting)),
       streams: options.streams && (await measureStreams(parts, options.streams)),
+      pulls: options.pulls && (await measurePulls(parts, options.pulls)),
     };
     if (report.ingest) say(`\n${ingestTable(report.ingest)}`);
     if (report.replay) say(`\n${replayTable(report.replay)}`);
     if (report.waiting) say(`\n${waitingTable(report.waiting)}`);
     if (report.streams) say(`\n${streamsTable(report.streams)}`);
+    if (report.pulls) say(`\n${pullsTable(report.pulls)}`);
     await writeJson(report);
     if (options.writeDocs) await writePerformanceDoc(report);
   } finally {

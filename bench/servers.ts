@@ -17,6 +17,8 @@ export interface Postgres {
   createDatabase: () => Promise<string>;
   /** The same with the gateway's roles and tables; connects as the role that serves. */
   createGatewayDatabase: () => Promise<string>;
+  /** As autovacuum would sooner or later, so that it does not do so in the middle of a measurement. */
+  vacuum: (databaseUrl: string) => Promise<void>;
   version: string;
   /** Removes what was created, and the server if it is ours. */
   stop: () => Promise<void>;
@@ -38,6 +40,10 @@ export async function startPostgres(): Promise<Postgres> {
   return {
     createDatabase,
     createGatewayDatabase: async () => await prepareForGateway(await createDatabase()),
+    async vacuum(databaseUrl) {
+      const url = inDatabase(superuserUrl, new URL(databaseUrl).pathname.slice(1));
+      await asSuperuser(url, async (client) => void (await client.query("vacuum (freeze, analyze)")));
+    },
     version: await asSuperuser(superuserUrl, async (client) => {
       const { rows } = await client.query<{ server_version: string }>("show server_version");
       return rows[0]?.server_version ?? "unknown";
