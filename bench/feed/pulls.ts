@@ -86,15 +86,18 @@ async function measureTask(
   return rates.map((rate) => ({ ...rate, ratioToFloor: rate.changesPerSecond.median / floor }));
 }
 
+function grouped(value: number): string {
+  return value.toLocaleString("en-US");
+}
+
 function tasksOf(options: PullsOptions): Task[] {
   const { records, pageSize, clients, few, fewTimes } = options;
   const path = `/v1/changes?limit=${pageSize}`;
   const [many, little] = [tokenFor(readers.many), tokenFor(readers.few)];
   const from = positionBefore(pageSize, options);
-  const number = (value: number): string => value.toLocaleString("en-US");
   return [
     {
-      what: `${number(manyOf(options))} in pages of ${pageSize}`,
+      what: `${grouped(manyOf(options))} in pages of ${pageSize}`,
       changes: manyOf(options),
       request: ({ url }) => ({ url, readers: [{ token: many, path }], times: 1 }),
     },
@@ -111,7 +114,7 @@ function tasksOf(options: PullsOptions): Task[] {
       }),
     },
     {
-      what: `${few} among ${number(records)}`,
+      what: `${few} among ${grouped(records)}`,
       changes: few * fewTimes,
       request: ({ url }) => ({ url, readers: [{ token: little, path }], times: fewTimes }),
     },
