@@ -76,6 +76,8 @@ export async function runOnce(
   const quietAfterMs = performance.now() - healedAt;
   await Promise.all(readers.map(async ({ follower }) => await follower.finish()));
 
+  const deadlocks = await world.postgres.deadlocks();
+  const queues = deadlocks.filter(({ isQueues }) => isQueues).length;
   const evidence = await gather(world, [...fleet.mutations.values()]);
   // What is found besides may then only be unfinished.
   if (!isQuiet) violations.push({ kind: "stuck", what: "lanes are still at work", about: [] });
@@ -87,7 +89,7 @@ export async function runOnce(
     ...judgeRecords(evidence),
     ...(await judgeFeed(world)),
     ...readers.flatMap(({ follower, phone }) => judgeFollower(follower, phone, evidence)),
-    ...(await judgeServers(world, disturber)),
+    ...judgeServers(world, disturber, deadlocks),
   );
   const { faults } = await world.upstream.report();
   return {
@@ -97,7 +99,7 @@ export async function runOnce(
     mutations: fleet.mutations.size,
     outcomes: countOutcomes(evidence),
     effects: evidence.effects.length,
-    faults: { ...disturber.counts, ...faults },
+    faults: { ...disturber.counts, ...faults, ...(queues > 0 && { "deadlock of the queue's own": queues }) },
     violations,
     evidence,
     world,
@@ -189,12 +191,17 @@ async function untilQuiet({ postgres }: World, forMs: number, signal: AbortSigna
   return false;
 }
 
-async function judgeServers(world: World, { failures }: Disturber): Promise<Violation[]> {
-  const deadlocks = await world.postgres.deadlocks();
+function judgeServers(
+  world: World,
+  { failures }: Disturber,
+  deadlocks: Awaited<ReturnType<World["postgres"]["deadlocks"]>>,
+): Violation[] {
   return [
     ...world.crashes.map((what): Violation => ({ kind: "crash", what, about: [] })),
     ...failures.map((what): Violation => ({ kind: "crash", what: `the suite's own: ${what}`, about: [] })),
-    ...deadlocks.map((what): Violation => ({ kind: "deadlock", what, about: [] })),
+    ...deadlocks
+      .filter(({ isQueues }) => !isQueues)
+      .map(({ text }): Violation => ({ kind: "deadlock", what: text, about: [] })),
   ];
 }
 

@@ -19,8 +19,11 @@ export interface Postgres {
   connect: () => Promise<Client>;
   /** `fast` ends every connection in order; `immediate` is a crash, and recovers from the log. */
   restart: (how: "fast" | "immediate") => Promise<void>;
-  /** What the server wrote of each deadlock that it had to break: who waited for whom, in which statements. */
-  deadlocks: () => Promise<string[]>;
+  /**
+   * What the server wrote of each deadlock that it had to break: who waited for whom, in which statements. The queue's own
+   * are among nobody but claims of jobs and the like.
+   */
+  deadlocks: () => Promise<{ text: string; isQueues: boolean }[]>;
 }
 
 export async function startPostgres(cleanup: Cleanup): Promise<Postgres> {
@@ -76,13 +79,18 @@ export async function startPostgres(cleanup: Cleanup): Promise<Postgres> {
     },
     async deadlocks() {
       const log = await readFile(join(homeOf(dataDir), "server.log"), "utf8");
-      return log
-        .split(/^(?=\S)/m)
-        .flatMap((entry, index, entries) =>
-          entry.includes("ERROR:  deadlock detected") ? [entry + (entries[index + 1] ?? "")] : [],
-        );
+      const entries = log.split(/^(?=\S)/m);
+      return entries
+        .map((entry, index) => entry + (entries[index + 1] ?? ""))
+        .filter((text) => /^.*ERROR: {2}deadlock detected/.test(text))
+        .map((text) => ({ text, isQueues: statementsOf(text).every((one) => one.startsWith("-- ")) }));
     },
   };
+}
+
+/** Those that waited for each other, by their beginning: the queue's all begin with a comment, none of ours does. */
+function statementsOf(deadlock: string): string[] {
+  return [...deadlock.matchAll(/^\tProcess \d+: (.*)$/gm)].map(([, statement = ""]) => statement);
 }
 
 async function postmasterOf(dataDir: string): Promise<number> {
