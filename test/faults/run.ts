@@ -11,6 +11,7 @@ import { judgeIds, judgeRecords } from "./oracle/records.ts";
 import type { Violation } from "./oracle/violation.ts";
 import { newPhone, type Fleet, type Phone, type Queued } from "./phone.ts";
 import { planProgram, type Program } from "./program.ts";
+import { backlogOf, untilQuiet, untilSwept } from "./quiet.ts";
 import { randomOf } from "./random.ts";
 import { planDisturbances } from "./schedule.ts";
 import type { Cleanup } from "./world/cleanup.ts";
@@ -74,6 +75,8 @@ export async function runOnce(
   const healedAt = performance.now();
   const isQuiet = await untilQuiet(world, quietMs, signal);
   const quietAfterMs = performance.now() - healedAt;
+  const isSwept = await untilSwept(world, quietMs, signal);
+  await world.stopWorkers();
   await Promise.all(readers.map(async ({ follower }) => await follower.finish()));
 
   const deadlocks = await world.postgres.deadlocks();
@@ -81,6 +84,7 @@ export async function runOnce(
   const evidence = await gather(world, [...fleet.mutations.values()]);
   // What is found besides may then only be unfinished.
   if (!isQuiet) violations.push({ kind: "stuck", what: "lanes are still at work", about: [] });
+  if (!isSwept) violations.push({ kind: "stuck", what: "the upstream's records are not read", about: [] });
   violations.push(
     ...judgeOutcomes(evidence),
     ...judgeEffects(evidence),
@@ -160,35 +164,6 @@ async function play(
     if (elapsedMs() > untilMs) return;
     phones[turn.phone]?.act(turn);
   }
-}
-
-/** About how many mutations wait to be replayed. The database may be down at this moment. */
-async function backlogOf({ postgres }: World): Promise<number> {
-  const [row] = await postgres
-    .rows("select coalesce(sum(tail - position), 0)::integer as backlog from lane")
-    .catch(() => []);
-  return (row as { backlog: number } | undefined)?.backlog ?? 0;
-}
-
-/**
- * Waits until no lane has anything to do. False when some still have, and none has moved for so long; or when they have
- * moved on and on.
- */
-async function untilQuiet({ postgres }: World, forMs: number, signal: AbortSignal): Promise<boolean> {
-  const giveUpAt = performance.now() + 5 * forMs;
-  let movedAt = performance.now();
-  let last = "";
-  while (performance.now() < Math.min(giveUpAt, movedAt + forMs)) {
-    const [now] = (await postgres.rows(`
-      select count(*) filter (where due_at is not null or lease_until is not null or position < tail)::integer as busy,
-        sum(position) as position, (select count(*) from delivery) as open
-      from lane`)) as { busy: number; position: string; open: string }[];
-    if (now?.busy === 0) return true;
-    if (JSON.stringify(now) !== last) movedAt = performance.now();
-    last = JSON.stringify(now);
-    await delay(100, undefined, { signal });
-  }
-  return false;
 }
 
 function judgeServers(

@@ -10,6 +10,8 @@ export interface GatewayProcess {
   signal: (signal: NodeJS.Signals) => void;
   /** Kills it and waits for the end. */
   kill: () => Promise<void>;
+  /** Asks it to end, and waits until it has: what it has in hand is written by then. */
+  stop: () => Promise<void>;
   hasEnded: () => boolean;
 }
 
@@ -80,6 +82,11 @@ export async function startGatewayProcess(settings: GatewaySettings): Promise<Ga
       child.kill(name);
     },
     kill,
+    async stop() {
+      expected = true;
+      child.kill("SIGTERM");
+      await exited;
+    },
     hasEnded: () => child.exitCode !== null || child.signalCode !== null,
   };
 }

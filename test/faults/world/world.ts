@@ -22,6 +22,8 @@ export interface World {
   /** By place: a worker that is killed is followed by another in the same place. */
   workers: Map<number, GatewayProcess>;
   startWorker: (place: number, clockShiftMs?: number) => Promise<void>;
+  /** Nobody writes afterwards. */
+  stopWorkers: () => Promise<void>;
   restartApi: () => Promise<void>;
   log: { process: string; at: number; line: string }[];
   /** Processes that ended without being killed by the run. */
@@ -81,6 +83,7 @@ export async function openWorld(
     apiUrl: `http://127.0.0.1:${apiPort}`,
     workers: running,
     startWorker,
+    stopWorkers: async () => void (await Promise.all([...running.values()].map((worker) => worker.stop()))),
     async restartApi() {
       await api.kill();
       api = await startApi();
