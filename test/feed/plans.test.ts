@@ -1,10 +1,14 @@
+import { hash } from "node:crypto";
+
 import { Client } from "pg";
 import { sql, type RawBuilder, type Transaction } from "kysely";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { deleteRows } from "../../src/change-feed/prune.ts";
 import { selectRows } from "../../src/change-feed/read-snapshot.ts";
+import { readChangesTogether } from "../../src/change-feed/read-together.ts";
 import { inTenantSnapshot, openDatabase } from "../../src/platform/db.ts";
+import { plainCodec } from "../../src/platform/payload-codec.ts";
 import type { Database } from "../../src/platform/schema.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
 
@@ -18,7 +22,9 @@ const history = `
   select 'ours', 's:group:' || n % 40, n, 'record', 'activity', n::text from generate_series(1, ${until}) n;
   insert into tidegate.record (tenant_id, entity, server_id, version, feed_position, scopes, key_id, data)
   select 'ours', 'activity', n::text, 1, n + n % 2 * ${until}, array['group:' || n % 40], 'plain', '{}'
-  from generate_series(1, ${until}) n`;
+  from generate_series(1, ${until}) n;
+  insert into tidegate.client (tenant_id, client_id, user_id)
+  select 'ours', md5(n::text)::uuid, 'user ' || n from generate_series(1, 5000) n`;
 
 beforeAll(async () => {
   database = await createTestDatabase();
@@ -117,3 +123,42 @@ test("a batch of pruning is found, judged and deleted by keys", async () => {
     expect.stringMatching(/^record record_pkey .*entity = .*server_id = /),
   ]);
 });
+
+test("the pages of many readers cost what they are told, by keys alone, however much there is", async () => {
+  // Of each scope the last 20 positions; every second record has moved on since, and is told where it stands.
+  const readers = Array.from({ length: 40 }, (_, n) => ({
+    tenantId: "ours",
+    userId: `user ${n + 1}`,
+    clientId: clientIdOf(n + 1),
+    scopes: [`group:${n}`, "org"],
+    roles: [],
+    after: until - 40 * 20,
+  }));
+  const fetched = await inTenantSnapshot(db, "ours", async (trx) => {
+    const before = await countRead(trx);
+    const pages = await readChangesTogether(trx, "ours", readers, plainCodec);
+    const after = await countRead(trx);
+    for (const page of pages) expect(page).toMatchObject({ more: false, changes: { length: 20 } });
+    return Object.fromEntries(after.map(({ name, count }, n) => [name, count - before[n]!.count]));
+  });
+  // The primary key is read; nothing is sorted out afterwards.
+  expect(fetched).toEqual({ feed: 800, record: 800, client: 40, "by no index": 0 });
+});
+
+function clientIdOf(n: number): string {
+  return hash("md5", String(n)).replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+/** How many rows this transaction has fetched of each table by its indexes, and how many it has read otherwise. */
+async function countRead(trx: Transaction<Database>): Promise<{ name: string; count: number }[]> {
+  const { rows } = await sql<{ name: string; count: number }>`
+    select name, coalesce(pg_stat_get_xact_tuples_fetched(name::regclass), 0)::integer + (
+      select coalesce(sum(pg_stat_get_xact_tuples_fetched(indexrelid)), 0)::integer from pg_index
+      where indrelid = name::regclass
+    ) as count
+    from (values ('feed'), ('record'), ('client')) t (name)
+    union all
+    select 'by no index', coalesce(sum(pg_stat_get_xact_tuples_returned(name::regclass)), 0)::integer
+    from (values ('feed'), ('record'), ('client'), ('mutation_key')) t (name)`.execute(trx);
+  return rows;
+}
