@@ -30,6 +30,7 @@ export interface Known {
   createForMs: number | undefined;
   /** How long the upstream's lists may lack a change. */
   lagMs: number;
+  /** By the database's clock. */
   nowMs: number;
 }
 

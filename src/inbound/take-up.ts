@@ -1,4 +1,4 @@
-import type { Kysely, Transaction } from "kysely";
+import { sql, type Kysely, type Transaction } from "kysely";
 
 import type { Announce } from "../change-feed/announce.ts";
 import { NotLogged, RecordMoved, takePositions, type RecordWrite } from "../change-feed/write.ts";
@@ -63,18 +63,20 @@ async function compareAll(
   seen: readonly Seen[],
   askedAt: number,
 ): Promise<Comparison[]> {
-  const { stored, open, underWay } = await inTenant(db, tenantId, async (trx) => {
+  const { stored, open, underWay, now } = await inTenant(db, tenantId, async (trx) => {
     const known = await readRecords(trx, tenantId, [...seen], codec);
     const unknown = seen.filter((one) => one.found && !known.has(recordKey(one)));
-    const [creates, busy] = await Promise.all([
+    const [creates, busy, clock] = await Promise.all([
       readOpenCreates(
         trx,
         tenantId,
         unknown.flatMap(({ found }) => found?.tempId ?? []),
       ),
       readCreatesUnderWay(trx, tenantId, [...new Set(unknown.map(({ entity }) => entity))]),
+      // That of the records' times: this process's clock may be off by hours.
+      sql<{ now: Date }>`select clock_timestamp() as now`.execute(trx),
     ]);
-    return { stored: known, open: creates, underWay: busy };
+    return { stored: known, open: creates, underWay: busy, now: clock.rows[0]!.now };
   });
   return seen.map((one) =>
     compare(one, {
@@ -84,7 +86,7 @@ async function compareAll(
       openCreate: open.get(one.found?.tempId ?? ""),
       createForMs: underWay.get(one.entity),
       lagMs: upstream.config.indexLagMs,
-      nowMs: Date.now(),
+      nowMs: now.getTime(),
     }),
   );
 }

@@ -31,19 +31,17 @@ export async function untilQuiet({ postgres }: World, forMs: number, signal: Abo
   return false;
 }
 
-/** Waits until everything that the upstream holds at this moment was read. False when that takes too long. */
-export async function untilSwept({ postgres }: World, forMs: number, signal: AbortSignal): Promise<boolean> {
+/** Waits until everything that the upstream holds at this moment was read. Resolves with what is not, after too long. */
+export async function untilSwept({ postgres }: World, forMs: number, signal: AbortSignal): Promise<string[]> {
   const [start] = await postgres.rows<{ began: string }>("select now()::text as began");
   const giveUpAt = performance.now() + forMs;
-  while (performance.now() < giveUpAt) {
-    const [left] = await postgres.rows<{ entities: number; looks: number }>(
-      `select count(*) filter (where swept_at is null or swept_at < $1::timestamptz)::integer as entities,
-        (select count(*) from inbound_look)::integer as looks
-      from inbound_entity`,
+  for (;;) {
+    const left = await postgres.rows<{ what: string }>(
+      `select to_jsonb(e)::text as what from inbound_entity e where swept_at is null or swept_at < $1::timestamptz
+      union all select to_jsonb(l)::text from inbound_look l`,
       [start?.began],
     );
-    if (left?.entities === 0 && left.looks === 0) return true;
+    if (left.length === 0 || performance.now() > giveUpAt) return left.map(({ what }) => what);
     await delay(100, undefined, { signal });
   }
-  return false;
 }

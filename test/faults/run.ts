@@ -75,7 +75,7 @@ export async function runOnce(
   const healedAt = performance.now();
   const isQuiet = await untilQuiet(world, quietMs, signal);
   const quietAfterMs = performance.now() - healedAt;
-  const isSwept = await untilSwept(world, quietMs, signal);
+  const unread = await untilSwept(world, quietMs, signal);
   await world.stopWorkers();
   await Promise.all(readers.map(async ({ follower }) => await follower.finish()));
 
@@ -84,7 +84,7 @@ export async function runOnce(
   const evidence = await gather(world, [...fleet.mutations.values()]);
   // What is found besides may then only be unfinished.
   if (!isQuiet) violations.push({ kind: "stuck", what: "lanes are still at work", about: [] });
-  if (!isSwept) violations.push({ kind: "stuck", what: "the upstream's records are not read", about: [] });
+  for (const what of unread) violations.push({ kind: "stuck", what: `not read: ${what}`, about: [] });
   violations.push(
     ...judgeOutcomes(evidence),
     ...judgeEffects(evidence),

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 
 import { startGateway, tempId } from "../fixtures/gateway.ts";
 import { queueBackends } from "../fixtures/redis.ts";
@@ -83,6 +83,24 @@ test("a record that a shifted page has left out is not taken for deleted", { tim
   await reader.until(() => reader.held.get("activity/3")?.data?.["n"] === 1);
   expect(reader.told.filter(({ type }) => type === "delete")).toEqual([]);
 });
+
+test(
+  "what others change at once after a phone is told, however far the worker's clock is behind",
+  { timeout: 60_000 },
+  async () => {
+    await using upstream = await startScriptedUpstream(stamps);
+    await using gateway = await startGateway({ upstreams: polled(upstream.url) });
+    const reader = newReader(gateway.as());
+    const now = Date.now.bind(Date);
+    vi.spyOn(Date, "now").mockImplementation(() => now() - 5 * 3_600_000);
+    onTestFinished(() => void vi.restoreAllMocks());
+    const phone = newPhone(gateway);
+    phone.add({ op: "create", recordId: tempId(), data: { n: 0 } });
+    expect(linesOf(await phone.replay())).toEqual(["applied"]);
+    upstream.change("activities", "1", '{"n":1}');
+    await reader.until(() => reader.held.get("activity/1")?.data?.["n"] === 1);
+  },
+);
 
 test("a phone's change that was based on what others have changed since is a conflict, and theirs stands", async () => {
   await using upstream = await startScriptedUpstream(stamps);
