@@ -181,7 +181,8 @@ async function open(
 
   if (environment.role !== "worker") {
     const onConnection = (ask: Ask): void => void installation.look(ask);
-    const listener = startHintListener(hints, { connectionString: databaseUrl, from, log, onConnection });
+    const heard = { connectionString: databaseUrl, from, log, onConnection, metrics: registry };
+    const listener = startHintListener(hints, heard);
     onClose(() => listener.close());
   }
   const stopping = new AbortController();

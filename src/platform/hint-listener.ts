@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 
 import pg from "pg";
 import type { Logger } from "pino";
+import { Gauge, type Registry } from "prom-client";
 
 import { hintChannel, readNotification } from "./hint-sender.ts";
 import type { Hints } from "./hints.ts";
@@ -15,10 +16,10 @@ export interface HintListenerOptions {
   log: Logger;
   /** Called with each new connection. */
   onConnection: (ask: Ask) => void;
+  metrics: Registry;
 }
 
 export interface HintListener {
-  isListening: () => boolean;
   close: () => Promise<void>;
 }
 
@@ -72,14 +73,27 @@ export function startHintListener(hints: Hints, options: HintListenerOptions): H
     }
   }
 
+  registerGauge(options.metrics, () => isListening);
   const ended = keepListening();
   return {
-    isListening: () => isListening,
     async close() {
       closing.abort();
       await ended;
     },
   };
+}
+
+function registerGauge(registry: Registry, isListening: () => boolean): void {
+  registry.registerMetric(
+    new Gauge({
+      name: "tidegate_hints_listening",
+      help: "1 while what other processes write is heard of at once; 0 while it is only looked for.",
+      registers: [],
+      collect() {
+        this.set(isListening() ? 1 : 0);
+      },
+    }),
+  );
 }
 
 function openClient({ connectionString, from }: HintListenerOptions, hints: Hints): pg.Client {

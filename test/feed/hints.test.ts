@@ -74,6 +74,11 @@ async function listeners(): Promise<number[]> {
   });
 }
 
+async function isListening({ url }: TestGateway): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  return Number(/^tidegate_hints_listening (\d)$/m.exec(text)?.[1]);
+}
+
 /** Waits for the changes behind what is there. */
 async function waiting(gateway: TestGateway, user: TestUser = {}, clientId = randomUUID()) {
   const api = gateway.as(user);
@@ -122,12 +127,14 @@ describe("a change that another process wrote", () => {
       const [pid] = await listeners();
       way.cut("tidegate-hints");
       await vi.waitFor(async () => expect(await listeners()).toEqual([]), { timeout: 20_000 });
+      await vi.waitFor(async () => expect(await isListening(api)).toBe(0), { timeout: 20_000 });
       const other = await start({ role: "api" });
       const { body } = await create(other);
       expect(body.results).toMatchObject([{ status: "applied" }]);
       way.heal();
       expect((await answer).body.changes).toHaveLength(1);
       const [anotherPid] = await listeners();
+      expect(await isListening(api)).toBe(1);
       expect(anotherPid).not.toBe(pid);
       await asSuperuser(database.superuserUrl, (client) =>
         client.query(
