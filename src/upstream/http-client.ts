@@ -1,6 +1,8 @@
 import { Pool, type Dispatcher } from "undici";
 
 import { UpstreamError } from "./connector.ts";
+import { connectThrough, proxyAuthorization } from "./http/proxy.ts";
+import { secureContextOf, type TlsMaterial } from "./http/tls.ts";
 
 export interface HttpClientOptions {
   /** Sockets at most; also the number of calls that can be on the wire at once. */
@@ -8,6 +10,9 @@ export interface HttpClientOptions {
   /** From the first byte written to the last byte read. Waiting for a socket does not count. */
   timeoutMs: number;
   answerBytesMax?: number;
+  tls?: TlsMaterial | undefined;
+  /** An https origin is reached by a tunnel through it, an http one by asking it for the whole URL. */
+  proxy?: string | undefined;
 }
 
 export interface HttpRequest {
@@ -46,22 +51,37 @@ const CONNECT_MS_MAX = 10_000;
 /** A keep-alive pool to one origin, one request at a time on each connection. Nothing is connected before the first. */
 export function openHttpClient(
   origin: string,
-  { connections, timeoutMs, answerBytesMax = 4 * MIB }: HttpClientOptions,
+  { connections, timeoutMs, answerBytesMax = 4 * MIB, tls, proxy }: HttpClientOptions,
 ): HttpClient {
-  const pool = new Pool(origin, {
+  const isForwarded = proxy !== undefined && new URL(origin).protocol === "http:";
+  const timeout = Math.min(timeoutMs, CONNECT_MS_MAX);
+  const secure = secureContextOf(tls);
+  const isTunnelled = proxy !== undefined && !isForwarded;
+  const pool = new Pool(isForwarded ? new URL(proxy).origin : origin, {
     connections,
     pipelining: 1,
     // On HTTP/2 a refused stream is sent again without a word, and a call shares its connection's fate with others.
     allowH2: false,
-    connect: { timeout: Math.min(timeoutMs, CONNECT_MS_MAX) },
+    connect: isTunnelled ? connectThrough(proxy, { ...secure, timeoutMs: timeout }) : { ...secure, timeout },
     // One deadline of ours covers the whole exchange; these two would only cover its parts.
     headersTimeout: 0,
     bodyTimeout: 0,
   });
+  const outgoing = isForwarded ? forwardedBy(proxy, origin) : (request: HttpRequest) => request;
   return {
-    send: (request) => exchange(pool, request, { timeoutMs, answerBytesMax }),
+    send: (request) => exchange(pool, outgoing(request), { timeoutMs, answerBytesMax }),
     close: () => pool.destroy(),
   };
+}
+
+function forwardedBy(proxy: string, origin: string): (request: HttpRequest) => HttpRequest {
+  const { host } = new URL(origin);
+  const headers = ["host", host, ...proxyAuthorization(proxy)];
+  return (request) => ({
+    ...request,
+    path: `${origin}${request.path}`,
+    headers: [...headers, ...request.headers],
+  });
 }
 
 interface Bounds {

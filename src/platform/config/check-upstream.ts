@@ -1,15 +1,16 @@
 import { isHttpUrl } from "./check-auth.ts";
 import { checkEntity } from "./check-entity.ts";
+import { checkHttp, type Surroundings } from "./check-http.ts";
 import type { Path, Report } from "./report.ts";
 import type { Config, TenantConfig, UpstreamConfig } from "./schema.ts";
 
 /** What the schema can't say about a tenant's upstreams and their entities. */
-export function checkUpstreams(config: Config, report: Report): void {
+export function checkUpstreams(config: Config, report: Report, surroundings: Surroundings): void {
   for (const [tenantId, tenant] of mapsIn(config.tenants)) {
     const path = ["tenants", tenantId, "upstreams"];
     checkPrimary(tenant, path, report);
     for (const [upstreamId, upstream] of mapsIn(tenant.upstreams))
-      checkUpstream(upstream, [...path, upstreamId], report);
+      checkUpstream(upstream, [...path, upstreamId], report, surroundings);
   }
 }
 
@@ -27,8 +28,14 @@ function checkPrimary({ upstreams }: TenantConfig, path: Path, report: Report): 
     report.problem([...path, id, "role"], `a tenant has one primary, and \`${primaries[0]}\` is it already`);
 }
 
-function checkUpstream(upstream: UpstreamConfig, path: Path, report: Report): void {
+function checkUpstream(
+  upstream: UpstreamConfig,
+  path: Path,
+  report: Report,
+  surroundings: Surroundings,
+): void {
   checkConnector(upstream, path, report);
+  checkHttp(upstream, path, report, surroundings);
   if (report.sound(path, "baseUrl")) checkBaseUrl(upstream.baseUrl, [...path, "baseUrl"], report);
   if (report.sound(path, "retry") && upstream.retry.baseMs > upstream.retry.capMs)
     report.problem([...path, "retry"], "`baseMs` must not exceed `capMs`");
@@ -50,11 +57,6 @@ function checkConnector(upstream: UpstreamConfig, path: Path, report: Report): v
     report.problem([...path, "kind"], "this version does not speak OData yet; it knows `rest`");
   if (upstream.role !== "shadow" && "follow" in upstream)
     report.problem([...path, "follow"], "is for shadows, and this is not one");
-  if (upstream.auth?.type === "oauth2ClientCredentials")
-    report.problem(
-      [...path, "auth", "type"],
-      "this version does not support it yet; it knows bearer, basic and apiKey",
-    );
   if ("poll" in upstream && report.sound(path, "poll")) checkPoll(upstream, [...path, "poll"], report);
   if ("events" in upstream && report.sound(path, "events"))
     checkEvents(upstream, [...path, "events"], report);

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 
 import { TidegateError } from "../errors.ts";
 import { checkAuth } from "./check-auth.ts";
+import { completeHttp, type Surroundings } from "./check-http.ts";
 import { checkPush, pemOf } from "./check-push.ts";
 import { checkUpstreams } from "./check-upstream.ts";
 import { openReport, throwProblems, toLines, type Report } from "./report.ts";
@@ -26,19 +27,17 @@ export function loadConfig(path: string, env: NodeJS.ProcessEnv): LoadedConfig {
 }
 
 /** Reads a configuration from its text; `file` is its name in messages. Otherwise like `loadConfig`. */
-export function parseConfig(
-  text: string,
-  { file, env }: { file: string; env: NodeJS.ProcessEnv },
-): LoadedConfig {
+export function parseConfig(text: string, surroundings: Surroundings): LoadedConfig {
+  const { file, env } = surroundings;
   const yaml = readYaml(text, env);
   if (yaml.value === undefined) throwProblems(file, yaml.problems);
   const verdict = validateAgainstSchema(yaml);
   const problems = [...yaml.problems, ...verdict.problems];
   const report = openReport(yaml, { broken: verdict.broken, problems });
   const config = yaml.value as Config;
-  if (config !== null && typeof config === "object") crossCheck(config, report);
+  if (config !== null && typeof config === "object") crossCheck(config, report, surroundings);
   throwProblems(file, problems);
-  return { config: complete(config), warnings: toLines(file, report.warnings) };
+  return { config: complete(config, surroundings), warnings: toLines(file, report.warnings) };
 }
 
 /** @throws {TidegateError} `config-invalid` when the file can't be read. */
@@ -52,9 +51,9 @@ export function readConfigFile(path: string): string {
   }
 }
 
-function crossCheck(config: Config, report: Report): void {
+function crossCheck(config: Config, report: Report, surroundings: Surroundings): void {
   checkAuth(config, report);
-  checkUpstreams(config, report);
+  checkUpstreams(config, report, surroundings);
   checkPush(config, report);
   if (report.sound(["limits"], "mutationBytes", "bodyBytes"))
     if (config.limits.mutationBytes > config.limits.bodyBytes)
@@ -62,11 +61,12 @@ function crossCheck(config: Config, report: Report): void {
 }
 
 /** Defaults that depend on other keys. */
-function complete(config: Config): Config {
+function complete(config: Config, surroundings: Surroundings): Config {
   for (const { upstreams, push } of Object.values(config.tenants)) {
     if (push?.fcm) push.fcm.privateKey = pemOf(push.fcm.privateKey);
     for (const upstream of Object.values(upstreams)) {
       upstream.baseUrl = upstream.baseUrl.replace(/\/+$/, "");
+      completeHttp(upstream, surroundings);
       for (const entity of Object.values(upstream.entities)) nameHeaders(entity);
     }
   }

@@ -236,6 +236,9 @@ export type UpstreamAuth =
       clientId: string;
       clientSecret: string;
       scope?: string;
+      clientAuth?: "basic" | "body";
+      parameters?: Record<string, string>;
+      proxy?: string;
     };
 export const UpstreamAuth = Type.Unsafe<UpstreamAuth>({
   type: "object",
@@ -263,15 +266,54 @@ export const UpstreamAuth = Type.Unsafe<UpstreamAuth>({
     Type.Object(
       {
         type: Type.Literal("oauth2ClientCredentials"),
-        tokenUrl: text("Where tokens are issued."),
+        tokenUrl: text("Where tokens are issued: an absolute http or https URL."),
         clientId: text("The client's ID."),
         clientSecret: text("The client's secret, as ${VAR}."),
         scope: Type.Optional(text("The scope to ask for.")),
+        clientAuth: Type.Optional(
+          Type.Enum(["basic", "body"], {
+            description: "How the token endpoint is shown ID and secret: basic (without this key) or body.",
+          }),
+        ),
+        parameters: Type.Optional(
+          Type.Record(Type.String(), text("The value."), {
+            description:
+              "Further parameters of the request for a token, e.g. { audience: https://crm.example }.",
+          }),
+        ),
+        proxy: Type.Optional(text("The proxy to the token endpoint, like the upstream's `proxy`.")),
       },
-      { ...closed, description: "This version does not support it yet." },
+      {
+        ...closed,
+        description:
+          "Access tokens by OAuth 2.0's client credentials: fetched when needed, renewed before they end, and once more " +
+          "when a call is answered with 401.",
+      },
     ),
   ],
 });
+
+export type TlsConfig = Type.Static<typeof TlsConfig>;
+export const TlsConfig = Type.Object(
+  {
+    cert: Type.Optional(
+      text("Our certificate in PEM, the intermediate ones behind it: a file, or the PEM itself as ${VAR}."),
+    ),
+    key: Type.Optional(text("Its private key in PEM: a file, or the PEM itself as ${VAR}.")),
+    passphrase: Type.Optional(text("What the key is encrypted with, as ${VAR}.")),
+    ca: Type.Optional(
+      text(
+        "Authorities to believe besides the well-known ones, in PEM: a file, or the PEM itself as ${VAR}.",
+      ),
+    ),
+  },
+  {
+    ...closed,
+    description:
+      "For https: a certificate that the upstream asks for, and authorities of one's own. Files are found from the " +
+      "configuration file on. They also hold for the endpoint that issues tokens.",
+  },
+);
 
 export type PollConfig = Type.Static<typeof PollConfig>;
 export const PollConfig = Type.Object(
@@ -375,6 +417,19 @@ export const UpstreamConfig = Type.Object(
     ),
     baseUrl: text("Where the upstream is: an absolute http or https URL."),
     auth: Type.Optional(UpstreamAuth),
+    tls: Type.Optional(TlsConfig),
+    proxy: Type.Optional(
+      text(
+        "The proxy to the upstream, e.g. http://proxy:3128, or `none`. Without it, HTTPS_PROXY, HTTP_PROXY and NO_PROXY " +
+          "of the environment decide.",
+      ),
+    ),
+    sign: Type.Optional(
+      text(
+        "A module that signs every call, e.g. ./hooks/sign.ts, found from the configuration file on. It exports one " +
+          "function, which gets { method, url, headers, body } and returns headers to add.",
+      ),
+    ),
     actorHeader: Type.Optional(text("The header that names the acting user.", patterns.headerName)),
     headers: Type.Optional(
       named(patterns.headerName, Type.String({ pattern: patterns.headerValue.pattern }), {

@@ -2,11 +2,12 @@ import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.
 import { withValueAt } from "../../platform/json-text.ts";
 import { UpstreamError, type Call, type Connector, type CreateCall, type UpdateCall } from "../connector.ts";
 import { judge, type Operation } from "../disposition.ts";
-import { openHttpClient, type HttpAnswer } from "../http-client.ts";
+import type { HttpAnswer } from "../http-client.ts";
+import { absenceHeader, conditionHeader, keyHeader } from "../http/headers.ts";
+import { openSession } from "../http/session.ts";
 import { excerptOf } from "../redact.ts";
 import { retryAfterMs } from "../retry-after.ts";
 import { createdRecord, knownRecord, recordsCarrying } from "./answer.ts";
-import { absenceHeader, conditionHeader, headersOf, keyHeader } from "./headers.ts";
 import { firstPage, pageOf } from "./pages.ts";
 import { urlsOf, type EntityUrls } from "./urls.ts";
 
@@ -23,7 +24,7 @@ interface Outgoing {
 
 /** A connector for any upstream that holds JSON records at {path}/{id}, by configuration alone. */
 export function openRestConnector(config: UpstreamConfig): Connector {
-  const headers = headersOf(config);
+  const session = openSession(config);
   const entities = new Map<string, Entity>(
     Object.entries(config.entities).map(([name, entity]) => [
       name,
@@ -31,10 +32,6 @@ export function openRestConnector(config: UpstreamConfig): Connector {
     ]),
   );
   const { origin } = new URL(config.baseUrl);
-  const client = openHttpClient(origin, {
-    connections: config.concurrency,
-    timeoutMs: config.timeoutMs,
-  });
 
   function entityOf({ entity: name }: Call): Entity {
     const entity = entities.get(name);
@@ -43,15 +40,7 @@ export function openRestConnector(config: UpstreamConfig): Connector {
   }
 
   async function send(operation: Operation, call: Call, outgoing: Outgoing): Promise<HttpAnswer> {
-    const answer = await client.send({
-      method: outgoing.method,
-      path: outgoing.path,
-      headers: [...headers.of(call, outgoing.body !== undefined), ...(outgoing.headers ?? [])],
-      body: outgoing.body,
-      mayStart: call.mayStart,
-      signal: call.signal,
-    });
-    call.onStatus?.(answer.status);
+    const answer = await session.send(call, outgoing);
     if (answer.status < 300 || (operation === "read" && saysGone(answer.status))) return answer;
     throw failureOf(answer, operation, config);
   }
@@ -104,7 +93,7 @@ export function openRestConnector(config: UpstreamConfig): Connector {
       const answer = await send("list", call, { method: "GET", path });
       return pageOf(answer, entity, { url: new URL(path, origin), isFirst: call.after === undefined });
     },
-    close: () => client.close(),
+    close: () => session.close(),
   };
 }
 

@@ -1,26 +1,29 @@
 import type { OperationConfig, UpstreamAuth, UpstreamConfig } from "../../platform/config/schema.ts";
-import { TidegateError } from "../../platform/errors.ts";
 import type { Call } from "../connector.ts";
 
 const defaults = { accept: "application/json", "user-agent": "tidegate", "content-type": "application/json" };
 
 /** The headers of one upstream's calls, as names and values in turn. */
 export interface HeaderSet {
-  /** For a call with a body or without one. */
-  of(call: Call, hasBody: boolean): string[];
+  /**
+   * For a call with a body or without one.
+   * @param own the call's own headers, as names and values in turn; they count more than the configured ones
+   */
+  of(call: Call, hasBody: boolean, own?: readonly string[]): string[];
 }
 
-export function headersOf({ headers = {}, auth, actorHeader }: UpstreamConfig): HeaderSet {
-  const merged = { ...defaults, ...lowerCased(headers), ...authHeader(auth) };
-  const { "content-type": contentType, ...fixed } = merged;
-  const withoutBody = Object.entries(fixed).flat();
-  const withBody = [...withoutBody, "content-type", contentType];
+/** Every header but those that show who we are. */
+export function headersOf({ headers = {}, actorHeader }: UpstreamConfig): HeaderSet {
+  const configured = { ...defaults, ...lowerCased(headers) };
   return {
-    of: ({ actor, requestId }, hasBody) => {
-      const all = [...(hasBody ? withBody : withoutBody)];
-      if (actorHeader !== undefined && actor !== undefined) all.push(actorHeader, headerSafe(actor));
-      if (requestId !== undefined) all.push("x-request-id", headerSafe(requestId));
-      return all;
+    of: ({ actor, requestId }, hasBody, own = []) => {
+      const all = new Map<string, string>(Object.entries(configured));
+      if (!hasBody) all.delete("content-type");
+      if (actorHeader !== undefined && actor !== undefined)
+        all.set(actorHeader.toLowerCase(), headerSafe(actor));
+      if (requestId !== undefined) all.set("x-request-id", headerSafe(requestId));
+      for (let at = 0; at < own.length; at += 2) all.set(own[at]!.toLowerCase(), own[at + 1]!);
+      return [...all].flat();
     },
   };
 }
@@ -47,19 +50,20 @@ export function headerSafe(value: string): string {
   return value.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]/gu, encodeURIComponent);
 }
 
-function authHeader(auth: UpstreamAuth | undefined): Record<string, string> {
-  if (auth === undefined) return {};
-  switch (auth.type) {
+/** What shows the upstream who we are, where that is the same for every call. */
+export function authHeader(auth: UpstreamAuth | undefined): string[] {
+  switch (auth?.type) {
     case "bearer":
-      return { authorization: `Bearer ${auth.token}` };
+      return ["authorization", `Bearer ${auth.token}`];
     case "basic":
-      return {
-        authorization: `Basic ${Buffer.from(`${auth.username}:${auth.password}`).toString("base64")}`,
-      };
+      return [
+        "authorization",
+        `Basic ${Buffer.from(`${auth.username}:${auth.password}`).toString("base64")}`,
+      ];
     case "apiKey":
-      return { [auth.header.toLowerCase()]: auth.key };
+      return [auth.header.toLowerCase(), auth.key];
     default:
-      throw new TidegateError("config-invalid", `auth of type ${auth.type} is not supported`);
+      return [];
   }
 }
 
