@@ -38,10 +38,17 @@ interface Task {
 
 /** How fast readers get what they have not seen. Fails if one of them does not get all of it. */
 export async function measurePulls(
-  { postgres, say }: { postgres: Postgres; say: (line: string) => void },
+  {
+    postgres,
+    cpuProfDir,
+    say,
+  }: { postgres: Postgres; cpuProfDir: string | undefined; say: (line: string) => void },
   options: PullsOptions,
 ): Promise<PullsResult[]> {
-  const contenders = [await startFloor(postgres, options), await startTidegate(postgres, options)];
+  const contenders = [
+    await startFloor(postgres, options),
+    await startTidegate(postgres, options, cpuProfDir),
+  ];
   say(`pulls: ${options.records} records are there`);
   const load = startChild("feed/pulls-load.ts");
   try {
@@ -130,7 +137,11 @@ async function startFloor(postgres: Postgres, options: PullsOptions): Promise<Co
   return { name: "floor", url, cursorOf: String, stop: child.stop };
 }
 
-async function startTidegate(postgres: Postgres, options: PullsOptions): Promise<Contender> {
+async function startTidegate(
+  postgres: Postgres,
+  options: PullsOptions,
+  cpuProfDir: string | undefined,
+): Promise<Contender> {
   const databaseUrl = await postgres.createGatewayDatabase();
   await fillGateway(databaseUrl, options);
   await postgres.vacuum(databaseUrl);
@@ -139,7 +150,7 @@ async function startTidegate(postgres: Postgres, options: PullsOptions): Promise
   await db.destroy();
   // Nobody replays here.
   const nobody = { redisUrl: undefined, upstreamUrl: "http://127.0.0.1:9", upstreamConcurrency: 1 };
-  const { url, stop } = await startGateway({ role: "api", databaseUrl, ...nobody, cpuProfDir: undefined });
+  const { url, stop } = await startGateway({ role: "api", databaseUrl, ...nobody, cpuProfDir });
   const scopes = ["org", scopeOf(readers.many)];
   const cursorOf: Contender["cursorOf"] = (position, clientId) =>
     signCursor([cursorSecret], { tenantId: "bench", clientId, scopes, epoch }, position);
