@@ -66,7 +66,7 @@ export function failedWith(
   detail = `it answered ${status}`,
   refused: FailureReason = "refused",
 ): Verdict {
-  const asked = retryAfterMs(headers["retry-after"], Date.now());
+  const asked = retryAfterMs(headers, Date.now());
   const waitMs = asked ?? (status === 429 ? rateLimitedMs : undefined);
   return {
     kind: "failed",

@@ -14,10 +14,15 @@ test.for([
   ["soon", undefined],
   ["", undefined],
 ] as const)("Retry-After %j asks for %j ms", ([value, waitMs]) => {
-  expect(retryAfterMs(value, now)).toBe(waitMs);
+  expect(retryAfterMs({ "retry-after": value }, now)).toBe(waitMs);
 });
 
-test("of several the first counts, and none asks for nothing", () => {
-  expect(retryAfterMs(["5", "6"], now)).toBe(5000);
-  expect(retryAfterMs(undefined, now)).toBeUndefined();
+test("a date is compared with the answer's own, however far the clock here is off", () => {
+  const headers = { "retry-after": "Sun, 22 Nov 2026 10:00:30 GMT", date: "Sun, 22 Nov 2026 10:00:00 GMT" };
+  expect(retryAfterMs(headers, now - 18_000_000)).toBe(30_000);
+  expect(retryAfterMs({ ...headers, date: "at ten" }, now)).toBe(30_000);
+});
+
+test("an answer without it asks for nothing", () => {
+  expect(retryAfterMs({ date: "Sun, 22 Nov 2026 10:00:00 GMT" }, now)).toBeUndefined();
 });

@@ -92,7 +92,7 @@ function heldOf(answer: HttpAnswer, askedAt: number): Held {
   if (status > 299) {
     const { error } = said;
     const code = typeof error === "string" && /^[a-z_]{1,40}$/.test(error) ? ` (${error})` : "";
-    const wait = retryAfterMs(headers["retry-after"], Date.now());
+    const wait = retryAfterMs(headers, Date.now());
     throw noToken(`the token endpoint answered ${status}${code}`, wait);
   }
   const { access_token: token, token_type: type, expires_in: seconds } = said;

@@ -123,7 +123,7 @@ function failureOf(answer: HttpAnswer, operation: Operation, { statuses }: Upstr
   return new UpstreamError(`the upstream answered ${status}`, {
     ...judge(status, operation, statuses),
     status,
-    retryAfterMs: retryAfterMs(headers["retry-after"], Date.now()),
+    retryAfterMs: retryAfterMs(headers, Date.now()),
     excerpt: excerptOf(body),
   });
 }
