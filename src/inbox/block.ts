@@ -44,6 +44,7 @@ function toMutation(envelope: Envelope, text: string, start: number): Mutation {
     base: objectText(payload["base"]),
     data: objectText(payload["data"]),
     dependsOn: (envelope.dependsOn ?? []).map((id) => id.toLowerCase()),
+    schema: envelope.schema,
     occurredAt: envelope.occurredAt ? new Date(envelope.occurredAt) : null,
   };
 }

@@ -13,6 +13,8 @@ export interface Mutation {
   base: string | undefined;
   data: string | undefined;
   dependsOn: string[];
+  /** The app's data version, if it said one. */
+  schema?: string | number | null | undefined;
   /** By the phone's clock. */
   occurredAt: Date | null;
 }

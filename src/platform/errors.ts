@@ -171,6 +171,15 @@ export const errorCodes = {
       "A client registered for wake-up push by a service that the tenant's `push` does not have. Nothing was taken.",
     action: "Configure the service if it should be there; `/v1/capabilities` says which ones are.",
   },
+  "schema-unsupported": {
+    status: 422,
+    title: "The data is of a version that can't be brought to the present one",
+    cause:
+      "The mutation's `schema` is newer than the entity's, older than `upcast` reaches or not a version, or a step of " +
+      "`upcast` can't take the data. Nothing was sent.",
+    action:
+      "See `detail` and docs/upcasting.md: correct the configuration and send again, enter it by hand and say so, or give it up.",
+  },
   "upstream-rejected": {
     status: 422,
     title: "The system of record refused the data",

@@ -16,6 +16,7 @@ import { appliedMutation } from "./record-after.ts";
 import { canResolve } from "./resolvers.ts";
 import { settle } from "./settle.ts";
 import { assertMayStart, commitSlice, databaseNow, ensureLease, whileLeased, type Slice } from "./slice.ts";
+import { upcast } from "./upcast.ts";
 import type { Verdict } from "./verdict.ts";
 
 type AcceptedEntry = Pick<Extract<ClaimedEntry, { mutation: Mutation }>, "mutation" | "author">;
@@ -33,9 +34,13 @@ export async function decide(
   isLast: boolean,
 ): Promise<Step | undefined> {
   if (command.command === "reject") return await reject(slice, mutation, command, delivery, isLast);
-  const prepared = await prepare(slice, mutation, author, true);
+  const upcasted = await upcast(slice, mutation);
+  const isReadable = "mutation" in upcasted;
+  // What data of another schema means is not known: the record as the upstream has it says all.
+  const meant = isReadable ? upcasted.mutation : { ...mutation, data: undefined, base: undefined };
+  const prepared = await prepare(slice, meant, author, true);
   if (prepared.kind !== "ready") return await refuse(slice, command, "the entity is not configured");
-  const verdict = await toApplied(slice, prepared.ready, command, delivery);
+  const verdict = await toApplied(slice, prepared.ready, { command, delivery, isReadable });
   if (typeof verdict === "string") return await refuse(slice, command, verdict);
   return await settle(slice, prepared.ready, verdict, delivery, isLast);
 }
@@ -61,12 +66,18 @@ export async function refuse(slice: Slice, { commandId }: OpenCommand, why: stri
   await commitSlice(slice, { position, failures, commands: [{ commandId, result: `refused: ${why}` }] });
 }
 
+interface Decision {
+  command: OpenCommand;
+  delivery: OpenDelivery | undefined;
+  /** What the mutation says can be understood. */
+  isReadable: boolean;
+}
+
 /** What the upstream's own answer would have come to; or why that can't be. */
 async function toApplied(
   slice: Slice,
   ready: ReadyMutation,
-  command: OpenCommand,
-  delivery: OpenDelivery | undefined,
+  { command, delivery, isReadable }: Decision,
 ): Promise<Extract<Verdict, { kind: "applied" }> | string> {
   const { mutation, tempId } = ready;
   const serverId = tempId === undefined ? ready.serverId : (command.recordId ?? undefined);
@@ -77,6 +88,8 @@ async function toApplied(
   if (tempId !== undefined && isAnothers(stored, tempId)) return "the record is another create's";
   const found = mutation.op === "delete" ? undefined : await readIfPossible(slice, ready, serverId);
   if (found === "gone" && mutation.op === "create") return "the upstream has no such record";
+  const isTold = mutation.op === "delete" || found === "gone" || found?.data !== undefined;
+  if (!isReadable && !isTold) return "the record can't be read, and the data is of another schema";
   const now = databaseNow(slice);
   return {
     kind: "applied",

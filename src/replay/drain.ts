@@ -7,11 +7,12 @@ import type { ClaimedEntry } from "./entries.ts";
 import { hold, park, untried, waitFor } from "./keep-back.ts";
 import { closing, pass, stop, toOutcome, type Place, type Step } from "./leave.ts";
 import type { OpenDelivery } from "./open-delivery.ts";
-import { prepare, type Prepared } from "./prepare.ts";
+import type { Prepared } from "./prepare.ts";
 import { sentBeforeRecovery } from "./recovery.ts";
 import { settle } from "./settle.ts";
 import { commitSlice, databaseNow, type Slice } from "./slice.ts";
 import { replayOne } from "./step.ts";
+import { prepareUpcast } from "./upcast.ts";
 
 /** What is to be done about a lane after a slice of it: look again after a time, or wait for a wake. */
 export type Next = { dueInMs: number } | "idle";
@@ -85,7 +86,7 @@ async function replayEntry(slice: Slice, entry: ClaimedEntry, isLast: boolean): 
   }
   const known = slice.command ? released(slice, mutation, delivery) : delivery;
   if (known?.state === "parked") return await stayParked(slice, known);
-  const prepared = await prepare(slice, mutation, author, known?.wasAllowed ?? false);
+  const prepared = await prepareUpcast(slice, mutation, author, known?.wasAllowed ?? false);
   if (prepared.kind !== "ready") return await settleUnsent(slice, mutation, prepared, known, isLast);
   const verdict = await replayOne(slice, prepared.ready, known);
   return await settle(slice, prepared.ready, verdict, known, isLast);

@@ -2,8 +2,8 @@ import jsonata from "jsonata";
 
 import { canonicalNumber } from "../platform/canonical-json.ts";
 
-/** Turns one JSON text into another. */
-export type Mapping = (text: string) => Promise<string>;
+/** Turns one JSON text into another. @param variables what the expression sees as `$name` besides. */
+export type Mapping = (text: string, variables?: Record<string, unknown>) => Promise<string>;
 
 /** A mapping that could not be applied: to this data, or at all. Carries no data of it. */
 export class MappingError extends Error {
@@ -37,9 +37,9 @@ export function compileMapping(
 ): Mapping {
   if (expression.trim() === "$") return identity;
   const compiled = compile(expression, { timeout: timeoutMs, stack, sequence });
-  return async (text) => {
+  return async (text, variables) => {
     refuseInexactNumbers(text);
-    return toText(await evaluate(compiled, JSON.parse(text)));
+    return toText(await evaluate(compiled, JSON.parse(text), variables));
   };
 }
 
@@ -55,9 +55,13 @@ function compile(expression: string, options: jsonata.JsonataOptions): jsonata.E
   }
 }
 
-async function evaluate(compiled: jsonata.Expression, input: unknown): Promise<unknown> {
+async function evaluate(
+  compiled: jsonata.Expression,
+  input: unknown,
+  variables: Record<string, unknown> | undefined,
+): Promise<unknown> {
   try {
-    return await compiled.evaluate(input);
+    return await compiled.evaluate(input, variables);
   } catch (error) {
     if (error instanceof MappingError) throw error;
     // JSONata's messages quote the data; its code and position tell enough.

@@ -17,6 +17,7 @@ import { createLimiter } from "./limiter.ts";
 import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
 import { toObserved, type ObservedPage, type ObservedRecord } from "./observed.ts";
 import { openRestConnector } from "./rest/rest-connector.ts";
+import { compileUpcast, type Upcast, type Versioned } from "./upcast.ts";
 
 /**
  * One upstream as replay sees it: records in the phone's shape, calls within the upstream's limits, a breaker in front.
@@ -49,6 +50,8 @@ export interface Upstream {
   observePage(call: ListCall): Promise<ObservedPage>;
   /** The record in the upstream's own shape, as a create would send it. @throws {MappingError} */
   toBody(entity: string, data: string): Promise<string>;
+  /** The mutation in the entity's `schema`. @throws {UpcastError} when it can't be brought there. */
+  upcast<M extends Versioned>(entity: string, mutation: M): Promise<M>;
   circuitState(): CircuitState;
   /** The calls that the breaker would let in at the moment. */
   admits(): Admission;
@@ -110,6 +113,7 @@ interface Entity {
   config: EntityConfig;
   toUpstream: Mapping;
   fromUpstream: Mapping;
+  upcast: Upcast;
 }
 
 /**
@@ -198,6 +202,7 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
       return { records: await Promise.all(records.map((record) => observed(record, entity))), next };
     },
     toBody: (entity, data) => entityOf(entity).toUpstream(data),
+    upcast: async (entity, mutation) => (await entities.get(entity)?.upcast(mutation)) ?? mutation,
     circuitState: () => circuit.state(),
     admits: () => circuit.admits(),
     trip: () => circuit.trip(),
@@ -275,6 +280,7 @@ function compileEntities(id: string, { entities }: UpstreamConfig): Map<string, 
       config,
       toUpstream: compile("toUpstream"),
       fromUpstream: compile("fromUpstream"),
+      upcast: compileUpcast(config),
     });
   }
   return compiled;

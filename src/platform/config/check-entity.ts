@@ -1,6 +1,6 @@
-import jsonata from "jsonata";
-
 import { didYouMean } from "./did-you-mean.ts";
+import { checkJsonata } from "./check-jsonata.ts";
+import { checkVersions } from "./check-versions.ts";
 import type { Path, Report } from "./report.ts";
 import type { EntityConfig, OperationConfig, UpstreamConfig } from "./schema.ts";
 
@@ -27,6 +27,7 @@ export function checkEntity(entity: EntityConfig, at: EntityAt): void {
       "needs `reference`: an answer counts only if it carries our reference",
     );
   checkReferences(entity, at);
+  checkVersions(entity, at);
   for (const key of ["toUpstream", "fromUpstream"] as const)
     if (at.report.sound(at.path, key)) checkJsonata(entity[key], [...at.path, key], at.report);
   checkSupported(entity, at);
@@ -67,16 +68,6 @@ function checkReferences({ references }: EntityConfig, { path, entityNames, repo
         [...path, "references", pointer],
         `the upstream has no such entity${didYouMean(entityName, entityNames)}`,
       );
-}
-
-function checkJsonata(expression: string, path: Path, report: Report): void {
-  try {
-    jsonata(expression);
-  } catch (error) {
-    const { message, position } = error as { message: string; position?: number };
-    const where = position === undefined ? "" : ` (at character ${position} of the expression)`;
-    report.problem(path, `is not JSONata: ${message}${where}`);
-  }
 }
 
 function checkSupported(entity: EntityConfig, { path, upstream: { role, poll }, report }: EntityAt): void {

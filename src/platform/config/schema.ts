@@ -173,6 +173,25 @@ export const ReconcileConfig = Type.Object(
   { ...closed, description: "How records are compared. This version does not act on it yet." },
 );
 
+const schemaVersion = (description: string) =>
+  integer(description, { minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+
+export type UpcastStep = Type.Static<typeof UpcastStep>;
+export const UpcastStep = Type.Object(
+  {
+    name: text("What the step is called where it fails."),
+    from: schemaVersion("The version that it takes."),
+    to: schemaVersion("The version that it makes of it: a later one."),
+    data: Type.String({
+      minLength: 1,
+      description:
+        "JSONata: the data in the one version → in the other. Of an update that is a merge patch. `base` goes through it " +
+        "by itself. It sees `$op`, `$part` (data or base), `$data` and `$base`.",
+    }),
+  },
+  { ...closed, description: "One step from a version of the app's data to a later one." },
+);
+
 export type EntityConfig = Type.Static<typeof EntityConfig>;
 export const EntityConfig = Type.Object(
   {
@@ -211,6 +230,22 @@ export const EntityConfig = Type.Object(
       minLength: 1,
       description: "JSONata: the upstream's record → the phone's data. `$` leaves it unchanged.",
     }),
+    schema: Type.Optional(
+      schemaVersion(
+        "For the primary: the version of the app's data that everything here is written for. A mutation of an older one " +
+          "goes through `upcast` first; one of a version that can't be brought to this one is parked. Without it, " +
+          "versions are not looked at.",
+      ),
+    ),
+    schemaDefault: Type.Optional(
+      schemaVersion("The version of mutations that do not say theirs. Without it: `schema`."),
+    ),
+    upcast: Type.Optional(
+      Type.Array(UpcastStep, {
+        description:
+          "How mutations that apps of older versions have queued are brought to `schema`, step by step.",
+      }),
+    ),
     scopes: Type.Array(text("A scope, or one from the record's data.", patterns.recordScope), {
       default: ["org"],
       minItems: 1,

@@ -1,0 +1,93 @@
+import type { EntityConfig, UpcastStep } from "../platform/config/schema.ts";
+import { isObject } from "../platform/json-text.ts";
+import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
+
+/** A mutation as far as its version matters. `data` and `base` are JSON text. */
+export interface Versioned {
+  op: "create" | "update" | "delete";
+  schema?: string | number | null | undefined;
+  data: string | undefined;
+  base: string | undefined;
+}
+
+/** Brings a mutation to the entity's `schema`. @throws {UpcastError} */
+export type Upcast = <M extends Versioned>(mutation: M) => Promise<M>;
+
+/** A mutation that can't be brought to the entity's `schema`. Carries no data of it. */
+export class UpcastError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "UpcastError";
+  }
+}
+
+interface Step extends UpcastStep {
+  map: Mapping;
+}
+
+/**
+ * Compiles an entity's `upcast`. A mutation of its present version is given back as it is, text for text; so is every
+ * delete, whose data says nothing to the upstream, and all of an entity without `schema`.
+ */
+export function compileUpcast({ schema, schemaDefault = schema, upcast = [] }: EntityConfig): Upcast {
+  const steps = new Map<number, Step>(
+    upcast.map((step) => [step.from, { ...step, map: compileMapping(step.data) }]),
+  );
+  return async (mutation) => {
+    if (schema === undefined || mutation.op === "delete") return mutation;
+    let result = mutation;
+    let version = versionOf(mutation.schema ?? schemaDefault);
+    while (version !== schema) {
+      const step = steps.get(version) ?? unreachable(version, schema);
+      result = await taken(result, step);
+      version = step.to;
+    }
+    return result;
+  };
+}
+
+/** Some apps write it as a string. */
+function versionOf(schema: string | number | undefined): number {
+  const version = typeof schema === "string" && /^\d{1,15}$/.test(schema) ? Number(schema) : schema;
+  if (typeof version === "number" && Number.isSafeInteger(version)) return version;
+  throw new UpcastError("The mutation's schema is not the number of a version.");
+}
+
+function unreachable(version: number, schema: number): never {
+  throw new UpcastError(
+    version > schema
+      ? `The mutation is of schema ${version}; the configuration knows those up to ${schema}.`
+      : `No upcaster takes schema ${version}.`,
+  );
+}
+
+async function taken<M extends Versioned>(mutation: M, step: Step): Promise<M> {
+  const { op, data, base } = mutation;
+  const variables = { op, data: parsed(data), base: parsed(base) };
+  try {
+    return {
+      ...mutation,
+      data: await part(step, data, { ...variables, part: "data" }),
+      base: await part(step, base, { ...variables, part: "base" }),
+    };
+  } catch (error) {
+    if (!(error instanceof MappingError)) throw error;
+    const { name, from, to } = step;
+    throw new UpcastError(`The upcaster ${name} (${from} to ${to}) can't take the data: ${error.message}.`);
+  }
+}
+
+function parsed(text: string | undefined): unknown {
+  return text === undefined ? undefined : JSON.parse(text);
+}
+
+async function part(
+  { map }: Step,
+  text: string | undefined,
+  variables: Record<string, unknown>,
+): Promise<string | undefined> {
+  if (text === undefined) return undefined;
+  const mapped = await map(text, variables);
+  if (!isObject(mapped)) throw new MappingError("it gave something else than an object");
+  return mapped;
+}
