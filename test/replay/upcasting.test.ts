@@ -158,8 +158,9 @@ describe("mutations of older versions", { timeout: 60_000 }, () => {
 describe("what was parked for its version", { timeout: 60_000 }, () => {
   test("goes on in order when the configuration was mended, and it is sent again", async () => {
     await using upstream = await startScriptedUpstream({ etags: true });
+    await using cleanup = new AsyncDisposableStack();
     const database = await createTestDatabase();
-    await using _database = { [Symbol.asyncDispose]: async () => await database.drop() };
+    cleanup.defer(async () => await database.drop());
     const start = async (entity: object): Promise<TestGateway> =>
       await startGateway({
         queues: "postgres",
@@ -187,8 +188,8 @@ describe("what was parked for its version", { timeout: 60_000 }, () => {
 
   test("can be given up, or was made by hand: then the record is what the upstream has, here and in the shadow", async () => {
     const [primary, shadow] = await startSystems();
-    await using _primary = primary;
-    await using _shadow = shadow;
+    await using cleanup = new AsyncDisposableStack();
+    for (const system of [primary, shadow]) cleanup.use(system);
     const upstreams = withShadow(primary.url, shadow.url) as Upstreams;
     Object.assign(upstreams.crm.entities["activity"] ?? {}, versions);
     await using gateway = await startGateway({ queues: "postgres", upstreams });
