@@ -1,8 +1,7 @@
 import type { RecordWrite } from "../change-feed/write.ts";
-import { canonicalJson } from "../platform/canonical-json.ts";
 import type { EntityConfig } from "../platform/config/schema.ts";
-import { mergePatch, pointerKeys } from "../platform/json-text.ts";
 import type { RecordKey, StoredRecord } from "../records/record.ts";
+import { isSameRecord } from "../records/same-record.ts";
 import { scopesOf } from "../records/scopes.ts";
 import type { ObservedRecord } from "../upstream/observed.ts";
 import type { OpenCreate } from "./creates-under-way.ts";
@@ -55,7 +54,7 @@ export function compare(seen: Seen, known: Known): Comparison {
   if (found.data === undefined) return { kind: "unreadable" };
   const scopes = scopesOf(known.config.scopes, found.data);
   if (!stored) return appeared(seen, known, scopes, found.data);
-  if (!stored.deleted && isSame(stored.data ?? "", found.data, known.config)) return same;
+  if (!stored.deleted && isSameRecord(stored.data ?? "", found.data, known.config)) return same;
   if (!seen.wasRead) {
     // A list may still show what was deleted, or what was there before our change.
     const changedMs = stored.changedAt?.getTime() ?? 0;
@@ -103,15 +102,4 @@ function changed(
     before: stored?.data ?? null,
   };
   return { kind: "changed", record };
-}
-
-/** A record that differs only in when it was changed is the same: our own change often comes back like that. */
-function isSame(stored: string, found: string, { list }: EntityConfig): boolean {
-  if (stored === found || canonicalJson(stored) === canonicalJson(found)) return true;
-  if (list?.updatedAt === undefined) return false;
-  const without = pointerKeys(list.updatedAt).reduceRight(
-    (inner, key) => `{${JSON.stringify(key)}:${inner}}`,
-    "null",
-  );
-  return canonicalJson(mergePatch(stored, without)) === canonicalJson(mergePatch(found, without));
 }

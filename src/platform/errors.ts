@@ -192,6 +192,12 @@ export const errorCodes = {
     cause: "The record's version is another one than the mutation was based on.",
     action: "None: the client resolves it with a new mutation based on `current`.",
   },
+  "server-wins": {
+    status: 409,
+    title: "The record has changed in the meantime, and stays as it is",
+    cause: "As `upstream-conflict`, of an entity with `conflict: server-wins`: the change was dropped.",
+    action: "None: the client shows `current`.",
+  },
   "upstream-unavailable": {
     status: 503,
     title: "The system of record can't be reached",

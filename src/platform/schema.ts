@@ -17,6 +17,7 @@ export interface Database {
   command: CommandTable;
   id_map: IdMapTable;
   record: RecordTable;
+  record_claim: RecordClaimTable;
   feed_head: FeedHeadTable;
   feed: FeedTable;
   feed_mark: FeedMarkTable;
@@ -214,6 +215,16 @@ export interface RecordTable {
   changed_at: Timestamp;
   key_id: string;
   data: Buffer | null;
+}
+
+export interface RecordClaimTable {
+  tenant_id: string;
+  entity: string;
+  server_id: string;
+  lane_id: string;
+  epoch: Int8;
+  mutation_id: string;
+  lease_until: Timestamp;
 }
 
 export interface FeedHeadTable {

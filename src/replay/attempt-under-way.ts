@@ -15,6 +15,8 @@ export interface Attempt {
   delivery: OpenDelivery | undefined;
   /** When the first call of this attempt began that took effect, or may have. */
   changedAt: Date | undefined;
+  /** The change is made on what others have changed since: the client's own edits were interrupted. */
+  isOnOthers: boolean;
 }
 
 export function startAttempt(
@@ -29,6 +31,7 @@ export function startAttempt(
     watch,
     delivery,
     changedAt: undefined,
+    isOnOthers: false,
     context: {
       upstream: slice.upstream,
       entity: mutation.entity,
@@ -36,7 +39,9 @@ export function startAttempt(
       data,
       dataLater: delivery?.isAssumed ? ownLater(slice, ready) : [],
       tempId: tempId === undefined ? undefined : toTempId(tempId),
-      isGuarded: mutation.baseVersion !== null,
+      objection: () => undefined,
+      foundDone: () => undefined,
+      readsBack: false,
       history: {
         possiblySent: delivery?.possiblySent ?? false,
         isAssumed: delivery?.isAssumed ?? false,

@@ -7,7 +7,6 @@ import {
   conflict,
   gone,
   isConflict,
-  isForeign,
   type Effect,
   type EffectContext,
   type Resolver,
@@ -17,8 +16,8 @@ import {
 const triesMax = 3;
 
 /**
- * Changes a record only as it was last seen. One that has moved is looked at: a client that named the version that its
- * change is based on gets a conflict if the content is another one; else the change is made on what is there now.
+ * Changes a record only as it was last seen. One that has moved is looked at: if nothing stands against it, the change is
+ * made on what is there. An upstream that goes on refusing a record that has not moved means something else by it.
  */
 export async function changeConditionally(
   context: EffectContext,
@@ -26,13 +25,20 @@ export async function changeConditionally(
   isDone: (current: UpstreamAnswer) => boolean,
 ): Promise<Effect> {
   let { version, whole } = context;
+  let refused: string | undefined;
   let mustLook = context.history.possiblySent || version === undefined;
   for (let tries = 1; tries <= triesMax; tries++) {
     if (mustLook) {
       const current = await read(context);
       if (!current) return gone(context);
-      if (isDone(current)) return applied(current);
-      if (context.isGuarded && isForeign(current, context)) return conflict(current);
+      if (context.history.possiblySent && isDone(current)) {
+        context.foundDone(current);
+        return applied(current);
+      }
+      const objection = context.objection(current);
+      if (objection) return objection;
+      if (refused !== undefined && refused === current.version && tries === triesMax)
+        return conflict(current);
       version = current.version;
       whole = mergePatch(current.data, context.data);
     }
@@ -42,6 +48,7 @@ export async function changeConditionally(
       if (!isConflict(error)) throw error;
       if (error.status === 404 || error.status === 410) return gone(context);
       mustLook = true;
+      refused = version;
     }
   }
   throw new UpstreamError("the record changes all the time", { certainty: "refused", disposition: "retry" });

@@ -24,6 +24,7 @@ import {
 } from "./delivery.ts";
 import { lockLanes, moveLanes, type LaneMove, type LaneState } from "./move-lanes.ts";
 import { readEnded, settleKeys, type Outcome, type SettledOutcome } from "./outcome.ts";
+import { releaseRecords, type RecordClaim } from "./record-claim.ts";
 import { referenceOf, writeShadowRecords, type ShadowRecordWrite } from "./shadows/records.ts";
 
 /** What one lane wants to have written: at most one mutation's outcome, and where the lane stands after it. */
@@ -39,6 +40,8 @@ export interface LaneCommit extends LaneMove {
   attempt?: AttemptWrite | undefined;
   /** What a shadow calls the record that it has followed. */
   follow?: ShadowRecordWrite | undefined;
+  /** The claim on a record that it gives back. */
+  recordClaim?: RecordClaim | undefined;
   /** The operators' commands that it carries out. */
   commands?: CommandResult[] | undefined;
 }
@@ -67,7 +70,8 @@ export interface CommitContext {
  * again with the same: what was written then is not written twice.
  *
  * Locks are taken in one order: lanes, records, deliveries, keys, id map, counter; each set sorted by its key, or such
- * that only the lane's owner takes it. (What shadows call records is the last kind.)
+ * that only the lane's owner takes it. (What shadows call records is the last kind. Whoever claims records locks nothing
+ * else.)
  */
 export async function commitLanes(
   db: Kysely<Database>,
@@ -197,7 +201,7 @@ async function write(
   const mappings = commits.flatMap(({ mapping }) => mapping ?? []);
   const follows = commits.flatMap(({ follow }) => follow ?? []);
   const entries = commits.flatMap(toFeedEntries);
-  const [, , unblocked, dueInMs, , , audiences] = await Promise.all([
+  const [, , unblocked, dueInMs, , , , audiences] = await Promise.all([
     Promise.all([
       writeDeliveries(trx, tenantId, deliveries, codec),
       finishCommands(
@@ -210,6 +214,11 @@ async function write(
     // After the keys: a lane that looked at one of them before, and found it open, has written by now that it waits.
     readWaitingLanes(trx, tenantId, ended),
     moveLanes(trx, tenantId, commits, leaseMs),
+    releaseRecords(
+      trx,
+      tenantId,
+      commits.flatMap(({ recordClaim }) => recordClaim ?? []),
+    ),
     insertMappings(trx, tenantId, mappings),
     writeShadowRecords(trx, tenantId, follows),
     takePositions(trx, tenantId, entries, records, { codec, isFollowed: shadows.areKnown }),

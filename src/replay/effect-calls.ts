@@ -1,3 +1,5 @@
+import { UpstreamError } from "../upstream/connector.ts";
+import { MappingError } from "../upstream/mapping.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import { applied, isConflict, type Effect, type EffectContext } from "./effect.ts";
 
@@ -9,7 +11,27 @@ export async function create(context: EffectContext): Promise<Effect> {
 export async function update(context: EffectContext): Promise<Effect> {
   const { upstream, entity, data, whole, version, tempId, call, change } = context;
   const named = { ...call, entity, id: idOf(context), version, tempId };
-  return applied(await change(() => upstream.update({ ...named, patch: data, data: whole })));
+  const answer = await change(() => upstream.update({ ...named, patch: data, data: whole }));
+  return applied(await withState(context, answer));
+}
+
+/**
+ * The record after the change, as the upstream has it: what it does besides what it was told would else look like
+ * somebody's change later. It may have changed all the same; then what was sent counts.
+ */
+export async function withState(
+  context: EffectContext,
+  answer: UpstreamAnswer | undefined,
+): Promise<UpstreamAnswer | undefined> {
+  const { readsBack, whole, id = "" } = context;
+  if (!readsBack || answer?.data !== undefined) return answer;
+  try {
+    const found = await read(context);
+    if (found) return found;
+  } catch (error) {
+    if (!(error instanceof UpstreamError) && !(error instanceof MappingError)) throw error;
+  }
+  return { ...answer, id, version: answer?.version, data: whole };
 }
 
 /** A record that is no longer there is deleted, whoever did it; unless the configuration says what else that means. */

@@ -1,5 +1,6 @@
 import type { Operation } from "../inbox/mutation.ts";
 import { canonicalJson } from "../platform/canonical-json.ts";
+import type { StoredProblem } from "../platform/schema.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import type { Upstream, UpstreamAnswer } from "../upstream/upstream.ts";
 import { holds } from "./holds.ts";
@@ -9,6 +10,8 @@ export type Effect =
   | { kind: "applied"; answer: UpstreamAnswer | undefined }
   /** `current` as the upstream holds the record, if it was read; undefined when it is gone there. */
   | { kind: "conflict"; current: UpstreamAnswer | undefined; wasRead: boolean }
+  /** The record is not what it was when the rules allowed the change. */
+  | { kind: "rejected"; problem: StoredProblem }
   /** Whether it took effect can't be found out; a person decides. */
   | { kind: "unclear"; why: string }
   /** It can't be found out yet. */
@@ -42,8 +45,12 @@ export interface EffectContext {
   tempId: string | undefined;
   /** The upstream's version that we know. */
   version: string | undefined;
-  /** The client named the version that its change was based on, so no other may be overwritten. */
-  isGuarded: boolean;
+  /** What stands against making the change on the record as it was just read; undefined when nothing does. */
+  objection: (current: UpstreamAnswer) => Effect | undefined;
+  /** Told of the record as it holds the change already: others may have changed it besides. */
+  foundDone: (current: UpstreamAnswer) => void;
+  /** Where an answer does not tell the record's state, it is read. */
+  readsBack: boolean;
   history: History;
   /** On the database's clock. */
   nowMs: number;

@@ -3,6 +3,7 @@ import { mergePatch } from "../platform/json-text.ts";
 import type { StoredRecord } from "../records/record.ts";
 import { canSee, isAllowed, scopesOf, setsField } from "../records/scopes.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
+import { isMerged } from "./conflict-policy.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
 import { whileLeased, type Slice } from "./slice.ts";
 
@@ -16,12 +17,12 @@ export interface Target {
 }
 
 export type Judgement =
-  | { kind: "allowed"; target: Target }
+  /** `isBased`: what is known of the record is what the mutation was based on. */
+  | { kind: "allowed"; target: Target; isBased: boolean }
   | { kind: "rejected"; problem: StoredProblem }
   /** Neither we nor the upstream know such a record. */
   | { kind: "gone" }
-  /** The record is not in the state that the mutation was based on. */
-  | { kind: "conflict"; target: Target };
+  | { kind: "deleted"; target: Target };
 
 /** Whether a mutation may be made, and what is known of the record that it changes. */
 export interface Judges {
@@ -58,11 +59,17 @@ export async function judgeChange(
   const target = await findTarget(slice, ready, read, wasAllowed);
   if (target === "gone") return { kind: "gone" };
   if (!target) return { kind: "rejected", problem: noSuchRecord };
-  if (target.data === null) return { kind: "conflict", target };
+  if (target.data === null) return { kind: "deleted", target };
   const fault = wasAllowed ? undefined : faultOf(ready, target.data);
   if (fault) return { kind: "rejected", problem: fault };
-  const isBased = isBasedOn(slice, ready, target.stored, isAssumed);
-  return { kind: isBased ? "allowed" : "conflict", target };
+  return { kind: "allowed", target, isBased: isBasedOn(slice, ready, target.stored, isAssumed) };
+}
+
+/** What the rules say against the change of a record that others have left so. */
+export function faultIn(ready: ReadyMutation, current: string): StoredProblem | undefined {
+  const { author, config } = ready;
+  if (!canSee(author, scopesOf(config.scopes, current))) return noSuchRecord;
+  return faultOf(ready, current);
 }
 
 function faultOf(ready: ReadyMutation, before: string): StoredProblem | undefined {
@@ -106,19 +113,23 @@ function fieldProblem(
 }
 
 /**
- * Whether the record has not changed since the version that the mutation names. What the same client did since then,
+ * Whether the record has not changed since the version that the mutation names. A merge that names none looks at what its
+ * author says to have seen. What the same client did since then,
  * and nobody else in between, does not count: own edits don't conflict with themselves. Of a mutation from before a
  * recovery, a version that was given out again since is not the one that it names.
  */
 function isBasedOn(
   { claim }: Slice,
-  { mutation }: ReadyMutation,
+  ready: ReadyMutation,
   stored: StoredRecord | undefined,
   isAssumed: boolean,
 ): boolean {
-  if (mutation.baseVersion === null || !stored) return true;
-  const base = Number(mutation.baseVersion);
+  const { baseVersion } = ready.mutation;
+  if (!stored) return true;
   const isOwnChain = stored.changedBy === claim.clientId && stored.changedBase !== null;
+  // Nobody else has ever changed what the same client made.
+  if (baseVersion === null) return !isMerged(ready) || (isOwnChain && stored.changedBase === 0);
+  const base = Number(baseVersion);
   const isGivenAgain = isAssumed && !isOwnChain && isAfter(stored.changedAt, claim.recoveredAt);
   if (base === stored.version) return !isGivenAgain;
   return isOwnChain && base >= (stored.changedBase ?? 0) && base < stored.version;

@@ -81,10 +81,25 @@ export async function waitFor(
   blockedBy: string,
   delivery: OpenDelivery | undefined,
 ): Promise<Step> {
+  const row = toDelivery(slice, place, untried(onItsWay(delivery)), delivery);
+  return await waitBehind(slice, blockedBy, row);
+}
+
+/** Leaves the mutation at the head until the mutation of another lane that has the record in hand has ended. */
+export async function waitForRecord(
+  slice: Slice,
+  place: Place,
+  blockedBy: string,
+  delivery: OpenDelivery | undefined,
+): Promise<Step> {
+  // It may have been sent before: that it has to wait here says nothing about it.
+  return await waitBehind(slice, blockedBy, toDelivery(slice, place, untried(delivery), delivery));
+}
+
+async function waitBehind(slice: Slice, blockedBy: string, row: DeliveryWrite): Promise<Step> {
   const { baseMs, capMs } = slice.upstream.config.retry;
   const failures = slice.failures + 1;
   const dueInMs = backoffMs(failures, { baseMs, capMs: Math.min(capMs, waitCapMs) });
-  const row = toDelivery(slice, place, untried(onItsWay(delivery)), delivery);
   return await stop(slice, {
     failures,
     // A shadow waits for a record, not for a mutation.

@@ -15,7 +15,7 @@ export interface LeaseKeeper {
  * of three call's deadlines is thus never shorter than one and a half when a call starts.
  */
 export function createLeaseKeeper(
-  store: Pick<ReplayStore, "renew">,
+  store: Pick<ReplayStore, "renew" | "renewRecords">,
   { leaseMs, log }: { leaseMs: number; log: Logger },
 ): LeaseKeeper {
   const slices = new Set<Slice>();
@@ -32,11 +32,20 @@ export function createLeaseKeeper(
         if (ours.has(slice.claim.laneId)) slice.leaseUntil = Math.max(slice.leaseUntil, startedAt + leaseMs);
         else slice.isLost = true;
       }
+      await renewRecords(short, startedAt);
     } catch (error) {
       log.warn({ lanes: short.length, err: error }, "leases could not be renewed");
     } finally {
       isRenewing = false;
     }
+  }
+
+  async function renewRecords(short: Slice[], startedAt: number): Promise<void> {
+    const claims = short.flatMap(({ recordClaim }) => recordClaim ?? []);
+    if (claims.length === 0) return;
+    const ours = await store.renewRecords(claims);
+    // One that was lost is not renewed: its time runs out, and the next call finds out.
+    for (const claim of claims) if (ours.has(claim.laneId)) claim.leaseUntil = startedAt + leaseMs;
   }
 
   const timer = setInterval(() => void renew(), leaseMs / 10);

@@ -2,13 +2,16 @@ import type { Create, TempIdState } from "../id-map/id-map.ts";
 import type { Mutation } from "../inbox/mutation.ts";
 import type { EntityConfig } from "../platform/config/schema.ts";
 import type { ErrorCode } from "../platform/errors.ts";
+import { onlyWhatIsIn } from "../platform/merge-patch.ts";
 import type { StoredProblem } from "../platform/schema.ts";
 import { tempUuid, toTempId } from "../platform/uuid.ts";
 import { recordKey } from "../records/record.ts";
 import type { Author } from "./blocks.ts";
+import { isMerged } from "./conflict-policy.ts";
 import { firstLive, resolve } from "./names.ts";
 import { recordsIn, referencesIn, substitute } from "./references.ts";
 import { whileLeased, type Blocked, type Slice } from "./slice.ts";
+import { touchedIn } from "./three-way.ts";
 
 /** A mutation with its references resolved, ready to be judged and sent. */
 export interface ReadyMutation {
@@ -27,6 +30,8 @@ export interface ReadyMutation {
   refersTo: string[];
   /** With server IDs in the place of temp IDs. */
   data: string;
+  /** What the phone saw of what it changed; undefined when it does not say. With server IDs like `data`. */
+  base?: string | undefined;
   /** What tells the upstream that a call is a repeat; by default the mutation's id. */
   idempotencyKey?: string;
 }
@@ -61,10 +66,11 @@ export async function prepare(
     };
   }
   const references = referencesIn(mutation.data, config).filter((uuid) => uuid !== own);
-  const named = own === undefined ? references : [own, ...references];
+  const seen = config.conflict === "merge" ? referencesIn(mutation.base, config) : [];
+  const named = [...new Set([...(own === undefined ? [] : [own]), ...references, ...seen])];
   const states = await resolve(slice, named, mutation.op === "create" ? mutation.id : undefined);
   const names = { own, references, states };
-  const ready = toReady(mutation, author, config, names);
+  const ready = toMerged(toReady(mutation, author, config, names));
   if (wasSent) return { kind: "ready", ready };
   return (
     misnamed(mutation, names) ??
@@ -106,7 +112,16 @@ function toReady(
       ...[...records, ...recordsIn(mutation.data, config)].map(recordKey),
     ],
     data: substitute(mutation.data ?? "{}", config, mapped),
+    base: mutation.base === undefined ? undefined : substitute(mutation.base, config, mapped),
   };
+}
+
+/** Of what is merged only what the phone has touched is sent, judged and followed by others. */
+function toMerged(ready: ReadyMutation): ReadyMutation {
+  const { mutation, base } = ready;
+  if (base === undefined || !isMerged(ready)) return ready;
+  const data = touchedIn(ready.data, base);
+  return { ...ready, data, mutation: { ...mutation, data: onlyWhatIsIn(data, mutation.data ?? "{}") } };
 }
 
 function keyOf(

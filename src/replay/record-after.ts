@@ -27,7 +27,11 @@ export function toChanged(
   { claim }: Slice,
   ready: ReadyMutation,
   target: Target | undefined,
-  { answer, isCrossed }: { answer: UpstreamAnswer | undefined; isCrossed: boolean },
+  {
+    answer,
+    isCrossed,
+    isOnOthers,
+  }: { answer: UpstreamAnswer | undefined; isCrossed: boolean; isOnOthers: boolean },
 ): Change {
   if (!target) throw new Error("a change without its record");
   const { mutation, config } = ready;
@@ -44,7 +48,7 @@ export function toChanged(
     tempId: null,
     createdBy: null,
     changedBy: claim.clientId,
-    changedBase: ownBase(claim.clientId, target.stored),
+    changedBase: isOnOthers ? null : ownBase(claim.clientId, target.stored),
     before: target.data,
     // An earlier call may have been the one that took effect, before what others did since.
     mutation: { ...appliedMutation(ready), isCrossed },

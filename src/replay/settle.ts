@@ -6,7 +6,7 @@ import { isAnothers, type StoredRecord } from "../records/record.ts";
 import { scopesOf } from "../records/scopes.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
-import { park, retryLater } from "./keep-back.ts";
+import { park, retryLater, waitForRecord } from "./keep-back.ts";
 import { closing, pass, placeOf, toOutcome, tryPass, type Step } from "./leave.ts";
 import { learn } from "./names.ts";
 import type { OpenDelivery } from "./open-delivery.ts";
@@ -35,6 +35,8 @@ export async function settle(
     case "applied":
     case "conflict":
       return await settleChanged(slice, ready, verdict, delivery, isLast);
+    case "busy":
+      return await waitForRecord(slice, place, verdict.blockedBy, delivery);
     case "parked":
       return await park(slice, place, verdict, delivery, isLast);
     case "retry":
@@ -60,7 +62,7 @@ async function settleChanged(
       recordId: verdict.serverId,
       version: verdict.version,
       ...(verdict.kind === "conflict" && {
-        problem: problem("upstream-conflict", "The record has changed."),
+        problem: conflictOf(ready),
       }),
     },
     delivery: closing(slice, place),
@@ -85,6 +87,12 @@ async function settleChanged(
     if (!fault) throw error;
     return await park(slice, place, { problem: fault, history, error: undefined }, delivery, isLast);
   }
+}
+
+function conflictOf({ config, mutation }: ReadyMutation): StoredProblem {
+  return config.conflict === "server-wins" && mutation.op !== "create"
+    ? problem("server-wins", "The record has changed, and stays as it is.")
+    : problem("upstream-conflict", "The record has changed.");
 }
 
 /** What only a person can settle, of the reasons why an effect could not be written down. */

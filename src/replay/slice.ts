@@ -3,12 +3,14 @@ import type { Logger } from "pino";
 
 import { isTransient } from "../http/transient-failures.ts";
 import type { TempIdState } from "../id-map/id-map.ts";
+import { UpstreamError } from "../upstream/connector.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import type { AttemptWrite } from "./attempt.ts";
 import type { Claim } from "./claim.ts";
 import type { OpenCommand } from "./command.ts";
 import type { CommitResult, LaneCommit } from "./commit.ts";
 import type { ClaimedEntry } from "./entries.ts";
+import type { RecordClaim } from "./record-claim.ts";
 import type { ReplayStore } from "./store.ts";
 
 /** One turn at a lane: what was claimed, and what this turn has learned so far. */
@@ -26,6 +28,8 @@ export interface Slice {
   leaseUntil: number;
   /** Another owner has the lane. */
   isLost: boolean;
+  /** The record that the lane has claimed for the mutation in hand. */
+  recordClaim: HeldRecord | undefined;
   position: number;
   failures: number;
   /** What later mutations of the lane may have to wait for; one that has its turn is taken out. */
@@ -44,6 +48,12 @@ export interface Slice {
   mapped: Map<string, Extract<TempIdState, { kind: "mapped" }>>;
   /** What was known of the records' temp IDs when names were first looked up. */
   foreseen: ReadonlyMap<string, TempIdState> | undefined;
+}
+
+/** A record that nobody else writes at the upstream meanwhile. */
+export interface HeldRecord extends RecordClaim {
+  /** On the monotonic clock; what was lost has ended. */
+  leaseUntil: number;
 }
 
 /** What a slice tells about what it did, when it is done. */
@@ -93,13 +103,16 @@ export async function commitSlice(
   const done = slice.command && {
     commands: [{ commandId: slice.command.commandId, result: resultOf(commit) }],
   };
-  const whole = { laneId, clientId, epoch, from: slice.position, attempt: slice.attempt, ...done, ...commit };
+  const recordClaim = resultOf(commit) === sending ? undefined : slice.recordClaim;
+  const { position: from, attempt } = slice;
+  const whole = { laneId, clientId, epoch, from, attempt, recordClaim, ...done, ...commit };
   // Clients never see how a shadow fares.
   if (isShadow(slice)) delete whole.outcome;
   const result = await whileLeased(slice, () => slice.store.commit(whole));
   if (result.kind === "stale") throw new LaneLost(slice.claim);
   if (result.kind === "moved") return result;
   slice.attempt = undefined;
+  if (recordClaim) slice.recordClaim = undefined;
   slice.leaseUntil = result.leaseUntil;
   slice.position = commit.position;
   slice.failures = commit.failures;
@@ -149,7 +162,11 @@ export async function whileLeased<T>(slice: Slice, work: () => Promise<T>): Prom
 /** Time between the check and the bytes leaving, and between two clocks' ticks. */
 const marginMs = 500;
 
-/** Makes sure that the lease outlives a call that starts now. @throws {LaneLost} */
+/**
+ * Makes sure that the lease, and that of the claim on a record, outlive a call that starts now.
+ * @throws {LaneLost}
+ * @throws {UpstreamError} `not-sent` when another lane has taken the record over.
+ */
 export async function ensureLease(slice: Slice): Promise<void> {
   if (slice.isLost) throw new LaneLost(slice.claim);
   if (outlivesCall(slice)) return;
@@ -157,6 +174,20 @@ export async function ensureLease(slice: Slice): Promise<void> {
   const ours = await slice.store.renew([slice.claim]);
   if (!ours.has(slice.claim.laneId)) throw new LaneLost(slice.claim);
   slice.leaseUntil = startedAt + slice.leaseMs;
+  await ensureRecordClaim(slice);
+}
+
+async function ensureRecordClaim({ recordClaim, store, leaseMs }: Slice): Promise<void> {
+  if (!recordClaim) return;
+  const startedAt = performance.now();
+  const ours = await store.renewRecords([recordClaim]);
+  if (!ours.has(recordClaim.laneId)) {
+    throw new UpstreamError("another lane has the record by now", {
+      certainty: "not-sent",
+      disposition: "retry",
+    });
+  }
+  recordClaim.leaseUntil = startedAt + leaseMs;
 }
 
 /**
@@ -167,6 +198,7 @@ export function assertMayStart(slice: Slice): void {
   if (slice.isLost || !outlivesCall(slice)) throw new Error("the lease would not outlive the call");
 }
 
-function outlivesCall({ leaseUntil, upstream }: Slice): boolean {
-  return performance.now() + upstream.config.timeoutMs + marginMs <= leaseUntil;
+function outlivesCall({ leaseUntil, recordClaim, upstream }: Slice): boolean {
+  const until = Math.min(leaseUntil, recordClaim?.leaseUntil ?? Infinity);
+  return performance.now() + upstream.config.timeoutMs + marginMs <= until;
 }

@@ -3,12 +3,22 @@ import { scopesOf } from "../records/scopes.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import { historyAfter, type Attempt } from "./attempt-under-way.ts";
 import { beforeSending } from "./before-sending.ts";
-import { isConflict, type Effect, type EffectContext, type History } from "./effect.ts";
+import { claimRecord, isVersioned } from "./claimed.ts";
+import { read, withState } from "./effect-calls.ts";
+import {
+  applied,
+  conflict,
+  isConflict,
+  isOurs,
+  type Effect,
+  type EffectContext,
+  type History,
+} from "./effect.ts";
 import type { Judges } from "./judge.ts";
 import { problem, type ReadyMutation } from "./prepare.ts";
 import { appliedMutation } from "./record-after.ts";
 import { createResolvers } from "./resolvers.ts";
-import type { Slice } from "./slice.ts";
+import { ensureLease, isShadow, type Slice } from "./slice.ts";
 import { toVerdict, type Verdict } from "./verdict.ts";
 
 /** Makes a record at the upstream, unless the author may not. */
@@ -21,14 +31,38 @@ export async function replayCreate(
   const fault = judges.create(ready);
   if (fault) return { kind: "rejected", problem: fault };
   const { config, data } = ready;
-  await beforeSending(slice, ready, attempt, config.create.class === "opaque");
   const id = chosenId(ready);
   const context = { ...attempt.context, id, whole: data, version: undefined, before: null };
-  const effect = await createOrConflict(context);
+  const found = await inTheWay(slice, ready, context);
+  if (found?.kind === "busy") return found;
+  if (!found) await beforeSending(slice, ready, attempt, config.create.class === "opaque");
+  const effect = found ?? (await createOrConflict(context));
   if (effect.kind !== "applied") return toVerdict(slice, ready, effect, undefined, attempt);
   const createdId = effect.answer?.id ?? id;
   if (createdId === undefined) return await withoutId(slice, ready, attempt);
-  return created(slice, ready, createdId, effect.answer, historyAfter(slice, attempt));
+  const readsBack = !isShadow(slice) && !isVersioned(config);
+  const answer = await withState({ ...context, id: createdId, readsBack }, effect.answer);
+  return created(slice, ready, createdId, answer, historyAfter(slice, attempt));
+}
+
+/**
+ * What there is under the ID that the client itself has chosen, where the upstream would write over it. Nobody has a temp
+ * ID but its create.
+ */
+async function inTheWay(
+  slice: Slice,
+  ready: ReadyMutation,
+  context: EffectContext,
+): Promise<Effect | { kind: "busy"; blockedBy: string } | undefined> {
+  const { create } = ready.config;
+  const isRefused = create.method !== "PUT" || create.class === "conditional";
+  if (ready.serverId === undefined || isRefused || isShadow(slice)) return undefined;
+  const claimed = await claimRecord(slice, ready);
+  if (claimed.kind === "busy") return { kind: "busy", blockedBy: claimed.mutationId };
+  await ensureLease(slice);
+  const current = await read(context);
+  if (!current) return undefined;
+  return isOurs(current, context) ? applied(current) : conflict(current);
 }
 
 /** The ID that a create gives its record, where the upstream lets us choose. */

@@ -25,7 +25,8 @@ export async function replayOne(
   const attempt = startAttempt(slice, ready, delivery);
   try {
     const verdict = await tryOne(slice, ready, attempt, judges);
-    slice.attempt = attempt.watch.toAttempt(dispositionOf(verdict, attempt));
+    // What waits was not tried.
+    if (verdict.kind !== "busy") slice.attempt = attempt.watch.toAttempt(dispositionOf(verdict, attempt));
     return verdict;
   } catch (error) {
     const disposition = error instanceof LaneLost ? "stale" : "unclear";

@@ -14,6 +14,13 @@ import { claimLanes, type Claim, type NotDue } from "./claim.ts";
 import { commitLanes, type CommitContext, type CommitResult, type LaneCommit } from "./commit.ts";
 import { readDependencies, type Dependency } from "./dependencies.ts";
 import { abandonLane, renewLeases } from "./leases.ts";
+import {
+  claimRecords,
+  renewRecordClaims,
+  type RecordClaim,
+  type RecordClaimAsked,
+  type RecordClaimed,
+} from "./record-claim.ts";
 import { readAbsences, readSeededBefore, type Absence, type AbsentRecord } from "./shadows/absences.ts";
 import { readFollowedAt, toFollowed, type FollowedEntry } from "./shadows/log.ts";
 import { readServerId, readShadowRecords, type ShadowRecord } from "./shadows/records.ts";
@@ -37,6 +44,10 @@ export interface ReplayStore {
   /** How mutations that others name in `dependsOn` ended, by id. */
   readDependencies: Batched<string[], Map<string, Dependency>>;
   readRecord: Batched<RecordKey, StoredRecord | undefined>;
+  /** Claims a record before it is changed at an upstream that has no versions. */
+  claimRecord: Batched<RecordClaimAsked, RecordClaimed>;
+  /** Resolves with the lanes that still have their records. */
+  renewRecords: (claims: RecordClaim[]) => Promise<Set<string>>;
   /** What is known of records in the shadow, by `recordKey`. */
   readShadowRecords: Batched<RecordKey[], Map<string, ShadowRecord>>;
   /** The server ID of the record that the shadow has under an ID of its own. */
@@ -123,6 +134,8 @@ export function createReplayStore(
       },
       { itemsMax },
     ),
+    claimRecord: createBatcher((asked) => claimRecords(db, tenantId, asked, leaseMs), { itemsMax }),
+    renewRecords: (claims) => renewRecordClaims(db, tenantId, claims, leaseMs),
     readShadowRecords: createBatcher(
       async (lists) => {
         const keys = [...new Map(lists.flat().map((key) => [recordKey(key), key])).values()];

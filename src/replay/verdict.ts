@@ -26,6 +26,8 @@ export type Verdict =
       history: History;
     }
   | { kind: "rejected"; problem: StoredProblem }
+  /** Another lane has the record in hand, for a mutation. */
+  | { kind: "busy"; blockedBy: string }
   | { kind: "parked"; problem: StoredProblem; history: History; error: UpstreamError | undefined }
   | { kind: "retry"; error: UpstreamError | undefined; history: History; afterMs: number | undefined };
 
@@ -41,11 +43,14 @@ export function toVerdict(
   switch (effect.kind) {
     case "applied": {
       const isCrossed = attempt.context.history.possiblySent;
-      const changed = toChanged(slice, ready, target, { answer: effect.answer, isCrossed });
+      const { isOnOthers } = attempt;
+      const changed = toChanged(slice, ready, target, { answer: effect.answer, isCrossed, isOnOthers });
       return { ...changed, kind: "applied", serverId: ready.serverId ?? "", history };
     }
     case "conflict":
       return { ...toCurrent(ready, target, effect), kind: "conflict", serverId: ready.serverId, history };
+    case "rejected":
+      return { kind: "rejected", problem: effect.problem };
     case "unclear":
       return { kind: "parked", problem: unclear(effect.why), history, error: undefined };
     case "wait":
@@ -90,6 +95,8 @@ export function dispositionOf(verdict: Verdict, { changedAt }: Attempt): Attempt
       return "reject";
     case "parked":
       return verdict.problem.code === "upstream-unclear" ? "unclear" : "park";
+    case "busy":
+      return "retry";
     case "retry":
       return changedAt ? "unclear" : "retry";
   }

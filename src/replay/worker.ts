@@ -239,6 +239,7 @@ function toSlice(
     entries: entriesOf(claim, deps.codec),
     leaseUntil: claim.leaseUntil,
     isLost: false,
+    recordClaim: undefined,
     position: claim.position,
     failures: claim.failures,
     blocked: blockedAtStart(claim),

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 
 import type { CapabilityClass } from "../fixtures/capability-classes.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
@@ -8,6 +8,7 @@ import type { RecordedRequest } from "../fixtures/scripted-store.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
 import { capabilities, storeOptions } from "./capabilities.ts";
 import { linesOf, newPhone, type Phone } from "./phone.ts";
+import { rowsOf } from "./rows.ts";
 
 describe("whatever the queues are on", () => {
   const queues = "postgres";
@@ -27,6 +28,13 @@ describe("whatever the queues are on", () => {
   function held(entity: string, id: string): unknown {
     const request = { method: "GET", path: `/${entity}/${id}`, headers: {}, body: Buffer.alloc(0) };
     return JSON.parse(upstream.apply(request).body ?? "null");
+  }
+
+  /** Waits until what a phone has sent waits for another lane. */
+  async function waiting({ clientId }: Phone): Promise<void> {
+    const query = "select 1 from delivery where client_id = $1 and state = 'waiting'";
+    const isWaiting = async () => expect(await rowsOf(gateway.database, query, [clientId])).toHaveLength(1);
+    await vi.waitFor(isWaiting, { timeout: 20_000, interval: 20 });
   }
 
   test("a change of a version that is no longer current is a conflict, with the record as it is now", async () => {
@@ -147,9 +155,12 @@ describe("whatever the queues are on", () => {
       }
       const first = phones[0]!.replay();
       await upstream.received({ method: "PATCH", path });
-      const second = await phones[1]!.replay();
+      const second = phones[1]!.replay();
+      // Where the upstream has no versions, the second phone waits until the first one's change is known.
+      if (entity === "conditional") await second;
+      else await waiting(phones[1]!);
       late.resolve();
-      const results = [...(await first), ...second];
+      const results = [...(await first), ...(await second)];
       expect(linesOf(results)).toEqual(Array.from({ length: 10 }, () => "applied"));
       const end = { a: 5, b: 5 };
       expect(held(entity, recordId)).toMatchObject(end);

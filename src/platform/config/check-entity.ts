@@ -74,8 +74,8 @@ function checkSupported(entity: EntityConfig, { path, upstream: { role, poll }, 
   const pairs = role === "shadow" && "match" in entity;
   if (pairs && !("list" in entity))
     report.problem([...path, "match"], "needs `list`: what the shadow held before has to be listed");
-  if (report.sound(path, "conflict") && entity.conflict !== "reject")
-    report.problem([...path, "conflict"], "this version knows `reject` only");
+  if (report.sound(path, "conflict") && role === "shadow" && entity.conflict !== "reject")
+    report.warning([...path, "conflict"], "is for the primary: a shadow gets what the primary took");
   if (!pairs && "match" in entity)
     report.warning([...path, "match"], "pairs records in a shadow only, and this is not one");
   if ("list" in entity && !pairs && !(role === "primary" && poll))

@@ -56,7 +56,7 @@ const broken: [string, string, ...string[]][] = [
   ["a signing hook that is not there", withUpstream("sign: ./nowhere.ts"), `12:15 ${crm}.sign: there is no such file`],
   ["a signing hook without a function", withUpstream("sign: ./test/fixtures/hooks/none.ts"), `12:15 ${crm}.sign: must export one function`],
   ["a signing hook that can't be read", withUpstream("sign: ./package-lock.json"), `12:15 ${crm}.sign: must export one function`],
-  ["a merge policy", withActivity("conflict: merge"), `17:23 ${activity}.conflict: this version knows \`reject\` only`],
+  ["an unknown conflict policy", withActivity("conflict: newest"), `17:23 ${activity}.conflict: must be`],
   ["a path without slash", minimal.join("\n").replace("/activities", "activities"), `15:19 ${activity}.path: must be a path such as`],
   ["a bad pointer", minimal.join("\n").replace("id: /id", "id: id"), `16:17 ${activity}.id: must be a JSON Pointer`],
   ["a bad escape in a pointer", withActivity("reference: /a~2"), `17:24 ${activity}.reference: must be a JSON Pointer`],
@@ -105,7 +105,7 @@ describe("what does not load", () => {
     const text = withActivity(
       "create: { class: lookup }",
       "toUpstream: '('",
-      "conflict: merge",
+      "conflict: newest",
       "speed: fast",
     )
       .replace("role: primary", "role: [primary]")

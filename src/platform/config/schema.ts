@@ -254,7 +254,9 @@ export const EntityConfig = Type.Object(
     write: Type.Optional(WriteConfig),
     conflict: Type.Enum(["reject", "client-wins", "server-wins", "merge"], {
       default: "reject",
-      description: "What happens when the record has changed meanwhile. This version knows `reject`.",
+      description:
+        "What happens when others have changed the record meanwhile: `reject` and `server-wins` end in a conflict, " +
+        "`client-wins` makes the change all the same, `merge` makes it where both sides touched different fields.",
     }),
     reconcile: Type.Optional(ReconcileConfig),
   },

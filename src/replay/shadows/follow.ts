@@ -155,7 +155,10 @@ async function carry(
 
 /** The primary took it, so it is allowed; and it is made on whatever the shadow holds. */
 function judging({ target }: ReadyChange): Judges {
-  return { create: () => undefined, change: () => Promise.resolve({ kind: "allowed", target }) };
+  return {
+    create: () => undefined,
+    change: () => Promise.resolve({ kind: "allowed", target, isBased: true }),
+  };
 }
 
 /** The update that is left to do when a create has found an older state of the record there. */
@@ -203,6 +206,8 @@ async function settleFollowed(
       return await park(slice, place, verdict, delivery, isLast);
     case "retry":
       return await retryLater(slice, place, verdict, delivery);
+    case "busy":
+      throw new Error("no record is claimed for a shadow");
   }
 }
 

@@ -1,0 +1,182 @@
+import { randomUUID } from "node:crypto";
+import type { Kysely } from "kysely";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+
+import { openDatabase } from "../../src/platform/db.ts";
+import type { Database } from "../../src/platform/schema.ts";
+import {
+  claimRecords,
+  releaseRecords,
+  renewRecordClaims,
+  type RecordClaimAsked,
+} from "../../src/replay/record-claim.ts";
+import { inTenant } from "../../src/platform/db.ts";
+import { assertMayStart, type Slice } from "../../src/replay/slice.ts";
+import { startGateway, type TestGateway } from "../fixtures/gateway.ts";
+import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
+import { faults } from "../fixtures/scripted-faults.ts";
+import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
+import { storeOptions } from "./capabilities.ts";
+import { entityName, policyEntities } from "./policies.ts";
+import { linesOf, newPhone, type Phone } from "./phone.ts";
+import { rowsOf } from "./rows.ts";
+import { startWorkerProcess } from "./worker-process.ts";
+
+const entity = entityName("reject", "upsert");
+const never = new Promise<void>(() => undefined);
+
+describe("two processes and an upstream without versions", { timeout: 120_000 }, () => {
+  test("two that change one record: the second looks only when the first has written, and is told", async () => {
+    await using upstream = await startScriptedUpstream(storeOptions);
+    await using api = await startApi(upstream, { timeoutMs: 20_000 });
+    await using first = await startWorkerProcess(api);
+    const { recordId, version, path } = await seenRecord(api, upstream);
+    const [mine, theirs] = [newPhone(api), newPhone(api)];
+    const gate = Promise.withResolvers<void>();
+    upstream.script({ method: "PATCH", path }, faults.hold(gate.promise));
+    mine.add({ op: "update", entity, recordId, baseVersion: version, data: { minutes: 50 } });
+    await mine.send({ wait: 0 });
+    await upstream.received({ method: "PATCH", path }, 2);
+    // What the other phone sends meanwhile is the other process's.
+    first.signal("SIGSTOP");
+    await using _second = await api.another("worker");
+    theirs.add({ op: "update", entity, recordId, baseVersion: version, data: { minutes: 60 } });
+    await theirs.send({ wait: 0 });
+    await waitingOrEnded(api, theirs);
+    gate.resolve();
+    first.signal("SIGCONT");
+    expect(linesOf([...(await mine.settled(40_000)), ...(await theirs.settled(40_000))])).toEqual([
+      "applied",
+      "conflict upstream-conflict",
+    ]);
+    expect(held(upstream, recordId)).toMatchObject({ minutes: 50 });
+    expect(await rowsOf(api.database, "select 1 from record_claim")).toEqual([]);
+  });
+
+  test("the record of a process that was killed is free when its lease is over, and one of two changes is told of the other", async () => {
+    await using upstream = await startScriptedUpstream(storeOptions);
+    await using api = await startApi(upstream, { timeoutMs: 1_000 });
+    await using victim = await startWorkerProcess(api);
+    const { recordId, version, path } = await seenRecord(api, upstream);
+    const [mine, theirs] = [newPhone(api), newPhone(api)];
+    upstream.script({ method: "PATCH", path }, faults.hold(never));
+    mine.add({ op: "update", entity, recordId, baseVersion: version, data: { minutes: 50 } });
+    await mine.send({ wait: 0 });
+    await upstream.received({ method: "PATCH", path }, 2);
+    victim.signal("SIGKILL");
+    await victim.exited;
+    expect(await rowsOf(api.database, "select 1 from record_claim")).toHaveLength(1);
+    await using _other = await api.another("worker");
+    theirs.add({ op: "update", entity, recordId, baseVersion: version, data: { minutes: 60 } });
+    await theirs.send({ wait: 0 });
+    const [[ours], [others]] = [await mine.settled(60_000), await theirs.settled(60_000)];
+    const kept = ours?.status === "applied" ? 50 : 60;
+    expect([ours?.status, others?.status].toSorted()).toEqual(["applied", "conflict"]);
+    expect(held(upstream, recordId)).toMatchObject({ minutes: kept });
+    expect(await rowsOf(api.database, "select 1 from record_claim")).toEqual([]);
+  });
+
+  async function startApi({ url }: ScriptedUpstream, rest: object): Promise<TestGateway> {
+    return await startGateway({ queues: "postgres", role: "api", upstreams: policyEntities(url, rest) });
+  }
+
+  /** A record that both phones have seen. */
+  async function seenRecord(api: TestGateway, upstream: ScriptedUpstream) {
+    const recordId = randomUUID();
+    upstream.seed(entity, [JSON.stringify({ id: recordId, minutes: 45 })]);
+    const phone = newPhone(api);
+    phone.add({ op: "update", entity, recordId, data: { seen: true } });
+    await phone.send({ wait: 0 });
+    const [result] = await phone.settled();
+    return { recordId, version: result?.version, path: `/${entity}/${recordId}` };
+  }
+
+  async function waitingOrEnded({ database }: TestGateway, { clientId }: Phone): Promise<void> {
+    const query = `select 1 from delivery where client_id = $1 and state = 'waiting'
+      union all select 1 from mutation_key where client_id = $1 and status is not null`;
+    const isOne = async () => expect(await rowsOf(database, query, [clientId])).toHaveLength(1);
+    await vi.waitFor(isOne, { timeout: 40_000, interval: 50 });
+  }
+
+  function held(upstream: ScriptedUpstream, id: string): unknown {
+    const request = { method: "GET", path: `/${entity}/${id}`, headers: {}, body: Buffer.alloc(0) };
+    return JSON.parse(upstream.apply(request).body ?? "null");
+  }
+});
+
+describe("claims of records", () => {
+  const leaseMs = 60_000;
+  let database: TestDatabase;
+  let db: Kysely<Database>;
+  beforeAll(async () => {
+    database = await createTestDatabase();
+    db = openDatabase(database.serviceUrl, { poolMax: 8, onError: () => undefined });
+  });
+  afterAll(async () => {
+    await db?.destroy();
+    await database?.drop();
+  });
+
+  const asking = (serverId: string, more: Partial<RecordClaimAsked> = {}): RecordClaimAsked => ({
+    entity,
+    serverId,
+    laneId: randomUUID(),
+    epoch: 1,
+    mutationId: randomUUID(),
+    ...more,
+  });
+  const claim = async (...asked: RecordClaimAsked[]) => await claimRecords(db, "ours", asked, leaseMs);
+  const expire = async () => await rowsOf(database, "update record_claim set lease_until = now()");
+  const release = async (asked: RecordClaimAsked) =>
+    await inTenant(db, "ours", async (trx) => await releaseRecords(trx, "ours", [asked]));
+
+  test("of many lanes that ask at once, also in one call, one has the record, and the others are told for what", async () => {
+    const id = randomUUID();
+    const asked = Array.from({ length: 12 }, () => asking(id));
+    const calls = [asked.slice(0, 4), asked.slice(4, 8), asked.slice(8)];
+    const claimed = (await Promise.all(calls.map(async (call) => await claim(...call)))).flat();
+    const owner = asked[claimed.findIndex(({ kind }) => kind === "ours")];
+    expect(claimed.filter(({ kind }) => kind === "ours")).toEqual([{ kind: "ours", feedPosition: 0 }]);
+    const busy = { kind: "busy", mutationId: owner?.mutationId };
+    expect(claimed.filter(({ kind }) => kind === "busy")).toEqual(Array.from({ length: 11 }, () => busy));
+  });
+
+  test("a claim whose lease is over is another lane's; its owner can neither prolong nor give it back", async () => {
+    const [mine, theirs] = [asking("expired"), asking("expired")];
+    await claim(mine);
+    expect(await claim(theirs)).toMatchObject([{ kind: "busy" }]);
+    await expire();
+    // Nobody has taken it yet.
+    expect(await renewRecordClaims(db, "ours", [mine], leaseMs)).toEqual(new Set([mine.laneId]));
+    expect(await claim(theirs)).toMatchObject([{ kind: "busy" }]);
+    await expire();
+    expect(await claim(theirs)).toMatchObject([{ kind: "ours" }]);
+    expect(await renewRecordClaims(db, "ours", [mine], leaseMs)).toEqual(new Set());
+    await release(mine);
+    expect(await claim(mine)).toEqual([{ kind: "busy", mutationId: theirs.mutationId }]);
+    await release(theirs);
+    expect(await claim(mine)).toMatchObject([{ kind: "ours" }]);
+  });
+
+  test("the lane's next owner has the record at once, and the one before it does not get it back", async () => {
+    const before = asking("taken over");
+    const after = { ...before, epoch: 2 };
+    await claim(before);
+    expect(await claim(after)).toMatchObject([{ kind: "ours" }]);
+    expect(await claim(before)).toMatchObject([{ kind: "busy" }]);
+    await release(before);
+    expect(await claim(asking("taken over"))).toMatchObject([{ kind: "busy" }]);
+  });
+
+  test("no call starts that the claim would not outlive, however long the lane's lease is", () => {
+    const slice = (leaseUntil: number) =>
+      ({
+        isLost: false,
+        leaseUntil: Infinity,
+        recordClaim: { leaseUntil },
+        upstream: { config: { timeoutMs: 10_000 } },
+      }) as Slice;
+    expect(() => assertMayStart(slice(performance.now() + 60_000))).not.toThrow();
+    expect(() => assertMayStart(slice(performance.now() + 9_000))).toThrow("would not outlive the call");
+  });
+});
