@@ -20,7 +20,12 @@ export const MutationEnvelope = Type.Object(
     baseVersion: Type.Optional(
       Type.Unknown({ description: "the version that the change was based on, or null" }),
     ),
-    base: Type.Optional(Type.Unknown({ description: "the changed fields as the client last saw them" })),
+    base: Type.Optional(
+      Type.Unknown({
+        description:
+          "the changed fields as the client last saw them, null for one that was not there; a merge compares them",
+      }),
+    ),
     data: Type.Optional(Type.Unknown({ description: "the record, or for an update a JSON Merge Patch" })),
     dependsOn: Type.Optional(Type.Unknown({ description: "ids of mutations that this one builds on" })),
     schema: Type.Optional(Type.Unknown({ description: "the app's data version" })),

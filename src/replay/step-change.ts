@@ -80,9 +80,12 @@ async function change(
     await beforeSending(slice, ready, attempt, operation.class === "opaque");
     return await resolver(now);
   };
-  return mustCompare(slice, ready, attempt, judged)
-    ? await changeCompared(context, read, resolve)
-    : await changeOrConflict(context, resolve, read);
+  if (mustCompare(slice, ready, attempt, judged)) return await changeCompared(context, read, resolve);
+  const effect = await changeOrConflict(context, resolve, read);
+  // What was not compared before tells afterwards whether others had changed the record.
+  if (operation.class !== "conditional" && effect.kind === "applied" && effect.answer)
+    context.foundDone(effect.answer);
+  return effect;
 }
 
 /** Whether the record has to be read before it is changed: its upstream won't refuse what others stand in the way of. */

@@ -54,6 +54,16 @@ export const sabotages: Sabotage[] = [
     run: ["--faults", "lose all jobs,kill worker"],
   },
   {
+    name: "the claim of records",
+    file: "src/replay/record-claim.ts",
+    find: "or record_claim.lease_until <= clock_timestamp()`",
+    replace: "or true`",
+    test: {
+      file: "test/replay/record-claims.test.ts",
+      name: "two that change one record: the second looks only when the first has written",
+    },
+  },
+  {
     name: "the re-read of moved records",
     file: "src/replay/commit.ts",
     find: "if (position !== commit.record.begunAt || taken.has(key))",
