@@ -1,0 +1,153 @@
+import { randomUUID } from "node:crypto";
+
+import { pino } from "pino";
+
+import type { Config, EntityConfig, UpstreamConfig } from "../platform/config/schema.ts";
+import { UpstreamError, type UpstreamPage } from "../upstream/connector.ts";
+import { MappingError } from "../upstream/mapping.ts";
+import { urlsOf } from "../upstream/rest/urls.ts";
+import { openUpstream, type Upstream } from "../upstream/upstream.ts";
+
+/** What one look at an upstream has shown. Holds nothing of any record. */
+export interface Finding {
+  tenant: string;
+  upstream: string;
+  entity: string;
+  what: "access" | "list" | "id" | "version" | "fromUpstream" | "unknown id" | "lookup";
+  result: "works" | "broken" | "unverified";
+  detail: string;
+}
+
+type Shown = Pick<Finding, "what" | "result" | "detail">;
+
+/** Asks every upstream of the configuration, entity by entity, by its own connector. Only reads. */
+export async function probeConfig({ tenants }: Config): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for (const [tenant, { upstreams }] of Object.entries(tenants))
+    for (const [id, config] of Object.entries(upstreams))
+      for (const found of await probeUpstream(id, config)) findings.push({ tenant, upstream: id, ...found });
+  return findings;
+}
+
+async function probeUpstream(
+  id: string,
+  config: UpstreamConfig,
+): Promise<Omit<Finding, "tenant" | "upstream">[]> {
+  // Each call speaks for itself: no breaker stops the next.
+  const circuit = { ...config.circuit, failures: 1_000_000 };
+  const upstream = openUpstream(id, { ...config, circuit }, { log: pino({ level: "silent" }) });
+  try {
+    const findings: Omit<Finding, "tenant" | "upstream">[] = [];
+    for (const [entity, entityConfig] of Object.entries(config.entities)) {
+      const probed = await probeEntity(upstream, entity, entityConfig);
+      findings.push(...probed.map((found) => ({ entity, ...found })));
+    }
+    return findings;
+  } finally {
+    await upstream.close();
+  }
+}
+
+async function probeEntity(upstream: Upstream, entity: string, config: EntityConfig): Promise<Shown[]> {
+  const listed = await attempt(() => upstream.list({ entity }));
+  const unknown = await attempt(() => upstream.observe({ entity, id: randomUUID() }));
+  const shown: Shown[] = [accessOf([listed, unknown])];
+  shown.push(...listOf(listed, config));
+  const [first] = "value" in listed ? listed.value.records : [];
+  shown.push(...(await recordOf(upstream, { entity, config, id: first?.id })), unknownOf(unknown));
+  if (config.lookup !== undefined) shown.push(await lookupOf(upstream, entity, config));
+  return shown;
+}
+
+type Attempt<T> = { value: T } | { error: UpstreamError | MappingError };
+
+async function attempt<T>(call: () => Promise<T>): Promise<Attempt<T>> {
+  try {
+    return { value: await call() };
+  } catch (error) {
+    if (error instanceof UpstreamError || error instanceof MappingError) return { error };
+    throw error;
+  }
+}
+
+const works = (what: Shown["what"], detail = ""): Shown => ({ what, result: "works", detail });
+const broken = (what: Shown["what"], detail: string): Shown => ({ what, result: "broken", detail });
+const unverified = (what: Shown["what"], detail: string): Shown => ({ what, result: "unverified", detail });
+
+/** Whether the upstream was reached, and took us for who we are. */
+function accessOf(attempts: Attempt<unknown>[]): Shown {
+  const errors = attempts.flatMap((one) =>
+    "error" in one && one.error instanceof UpstreamError ? [one.error] : [],
+  );
+  const refused = errors.find(({ systemic, status }) => systemic || status === 401 || status === 403);
+  if (refused) return broken("access", refused.message);
+  const unreached = errors.find(({ status }) => status === undefined);
+  if (unreached && errors.length === attempts.length) return broken("access", unreached.message);
+  return works("access");
+}
+
+function listOf(listed: Attempt<UpstreamPage>, { list, id }: EntityConfig): Shown[] {
+  if ("error" in listed) {
+    const { message } = listed.error;
+    if (message.includes("has no ID")) return [broken("id", `a listed record has no ID at ${id}`)];
+    return [
+      list === undefined
+        ? unverified("list", `${message}; \`list\` is not configured`)
+        : broken("list", message),
+    ];
+  }
+  const count = listed.value.records.length;
+  if (count === 0) return [works("list", "empty"), unverified("id", "there is no record to look at")];
+  return [works("list", `${count} on the first page`), works("id", id)];
+}
+
+/** What a record that the list has shown looks like when it is read. */
+async function recordOf(
+  upstream: Upstream,
+  { entity, config, id }: { entity: string; config: EntityConfig; id: string | undefined },
+): Promise<Shown[]> {
+  const wanted: Shown["what"][] = config.version ? ["version", "fromUpstream"] : ["fromUpstream"];
+  if (id === undefined) return wanted.map((what) => unverified(what, "there is no record to look at"));
+  const held = await attempt(() => upstream.readHeld({ entity, id }));
+  if ("error" in held)
+    return wanted.map((what) => unverified(what, `a listed record can't be read: ${held.error.message}`));
+  if (!held.value) return wanted.map((what) => broken(what, "a listed record is not found by its ID"));
+  const shown: Shown[] = [];
+  if (config.version) {
+    const where = "header" in config.version ? `header ${config.version.header}` : config.version.pointer;
+    shown.push(
+      held.value.version ? works("version", where) : broken("version", `a record has none at ${where}`),
+    );
+  }
+  const read = await attempt(() => upstream.read({ entity, id }));
+  shown.push("error" in read ? broken("fromUpstream", read.error.message) : works("fromUpstream"));
+  return shown;
+}
+
+function unknownOf(unknown: Attempt<unknown>): Shown {
+  if ("error" in unknown) return unverified("unknown id", unknown.error.message);
+  return unknown.value === undefined
+    ? works("unknown id", "answered as none")
+    : broken("unknown id", "an ID that nobody has was answered with a record");
+}
+
+async function lookupOf(upstream: Upstream, entity: string, config: EntityConfig): Promise<Shown> {
+  const tempId = `urn:uuid:${randomUUID()}`;
+  const found = await attempt(() => upstream.lookup({ entity, tempId }));
+  if ("error" in found) return broken("lookup", found.error.message);
+  if (found.value.length > 0) return broken("lookup", "a reference that nobody has was found");
+  const path =
+    upstream.config.kind === "rest" ? urlsOf(upstream.config.baseUrl, config).search(tempId) : undefined;
+  if (path === undefined)
+    return unverified("lookup", "whether unknown references are filtered out is not known");
+  // What the connector leaves out, since it does not carry our reference.
+  const raw = await attempt(() => upstream.list({ entity, after: path }));
+  if ("error" in raw) return unverified("lookup", raw.error.message);
+  const strangers = raw.value.records.length;
+  if (strangers === 0) return works("lookup", "an unknown reference finds nothing");
+  return unverified(
+    "lookup",
+    `the filter is ignored: an unknown reference is answered with ${strangers} other records. They are told apart by ` +
+      "the reference, but only while the answer is a single page",
+  );
+}
