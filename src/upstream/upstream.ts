@@ -16,6 +16,7 @@ import {
 import { createLimiter } from "./limiter.ts";
 import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
 import { toObserved, type ObservedPage, type ObservedRecord } from "./observed.ts";
+import { openODataConnector } from "./odata/odata-connector.ts";
 import { openRestConnector } from "./rest/rest-connector.ts";
 import { compileUpcast, type Upcast, type Versioned } from "./upcast.ts";
 
@@ -287,8 +288,9 @@ function compileEntities(id: string, { entities }: UpstreamConfig): Map<string, 
 }
 
 function openConnector(id: string, config: UpstreamConfig): Connector {
-  if (config.module !== undefined || (config.kind !== undefined && config.kind !== "rest")) {
-    throw new TidegateError("config-invalid", `upstream ${id}: only kind rest is supported`);
+  if (config.module !== undefined) {
+    throw new TidegateError("config-invalid", `upstream ${id}: a module is not supported`);
   }
+  if (config.kind === "odata") return openODataConnector(config);
   return openRestConnector(config);
 }

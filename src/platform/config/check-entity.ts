@@ -8,7 +8,7 @@ interface EntityAt {
   path: Path;
   /** All entities of the upstream, which references may name. */
   entityNames: string[];
-  upstream: Pick<UpstreamConfig, "role" | "poll">;
+  upstream: Pick<UpstreamConfig, "role" | "poll" | "kind">;
   report: Report;
 }
 
@@ -28,23 +28,37 @@ export function checkEntity(entity: EntityConfig, at: EntityAt): void {
     );
   checkReferences(entity, at);
   checkVersions(entity, at);
+  checkOData(entity, at);
   for (const key of ["toUpstream", "fromUpstream"] as const)
     if (at.report.sound(at.path, key)) checkJsonata(entity[key], [...at.path, key], at.report);
   checkSupported(entity, at);
+}
+
+/** A key that is written in the wrong way names nothing, or another record; so nobody guesses. */
+function checkOData(entity: EntityConfig, { path, upstream: { kind }, report }: EntityAt): void {
+  if (kind === "odata" && !("keyType" in entity)) report.problem(path, "needs `keyType` for kind odata");
+  if (kind === "odata") {
+    if ("lookup" in entity)
+      report.problem([...path, "lookup"], "is for kind rest: odata filters by `reference`");
+    for (const key of ["page", "size", "items"] as const)
+      if (report.sound(path, "list") && entity.list?.[key] !== undefined)
+        report.problem([...path, "list", key], "is for kind rest: odata has its own way");
+  } else if ("keyType" in entity) report.problem([...path, "keyType"], "is for kind odata");
 }
 
 /** An operation that is not enabled makes no calls, so it needs nothing. */
 function checkNeeds(
   entity: EntityConfig,
   operation: (typeof operations)[number],
-  { path, report }: EntityAt,
+  { path, report, upstream: { kind } }: EntityAt,
 ): void {
   const { class: operationClass, enabled } = entity[operation];
   if (!enabled) return;
   const needs: ("lookup" | "reference" | "version")[] = [];
+  const has = kind === "odata" ? ["lookup", "version"] : [];
   if (operation === "create" && operationClass === "lookup") needs.push("lookup", "reference");
   if (operation !== "create" && operationClass === "conditional") needs.push("version");
-  for (const key of needs.filter((needed) => !(needed in entity)))
+  for (const key of needs.filter((each) => !(each in entity) && !has.includes(each)))
     report.problem([...path, operation, "class"], `class ${operationClass} needs the entity's \`${key}\``);
 }
 

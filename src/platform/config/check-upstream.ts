@@ -53,8 +53,6 @@ function checkConnector(upstream: UpstreamConfig, path: Path, report: Report): v
       "this version does not load connectors of your own yet; use `kind: rest`",
     );
   else if (!("kind" in upstream)) report.problem(path, "needs `kind`");
-  if (upstream.kind === "odata")
-    report.problem([...path, "kind"], "this version does not speak OData yet; it knows `rest`");
   if (upstream.role !== "shadow" && "follow" in upstream)
     report.problem([...path, "follow"], "is for shadows, and this is not one");
   if ("poll" in upstream && report.sound(path, "poll")) checkPoll(upstream, [...path, "poll"], report);

@@ -43,7 +43,7 @@ const broken: [string, string, ...string[]][] = [
   ["a shadow that is polled", `${minimal.join("\n")}\n      erp: { role: shadow, kind: rest, baseUrl: "http://erp", poll: { everyMs: 1000 }, entities: { a: { path: /a, id: /id } } }`, "17:69 tenants.hlf.upstreams.erp.poll: is for the primary"],
   ["a shadow that tells", `${minimal.join("\n")}\n      erp: { role: shadow, kind: rest, baseUrl: "http://erp", events: { secrets: [s], entity: /e, id: /i }, entities: { a: { path: /a, id: /id } } }`, "17:71 tenants.hlf.upstreams.erp.events: is for the primary"],
   ["a second primary", `${minimal.join("\n")}\n      erp: { role: primary, kind: rest, baseUrl: "http://erp", entities: { a: { path: /a, id: /id } } }`, "17:20 tenants.hlf.upstreams.erp.role: a tenant has one primary, and `crm` is it already"],
-  ["OData", minimal.join("\n").replace("kind: rest", "kind: odata"), `11:15 ${crm}.kind: this version does not speak OData`],
+  ["OData without a key's type", minimal.join("\n").replace("kind: rest", "kind: odata"), `14:11 ${activity}: needs \`keyType\` for kind odata`],
   ["a connector of one's own", withUpstream("module: ./x.ts"), `12:17 ${crm}.module: this version does not load`],
   ["neither kind nor module", minimal.join("\n").replace("kind: rest", ""), `9:7 ${crm}: needs \`kind\``],
   ["a token endpoint that is no URL", withUpstream("auth: { type: oauth2ClientCredentials, tokenUrl: u, clientId: c, clientSecret: s }"), `12:58 ${crm}.auth.tokenUrl: must be an absolute http`],

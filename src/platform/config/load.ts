@@ -67,7 +67,10 @@ function complete(config: Config, surroundings: Surroundings): Config {
     for (const upstream of Object.values(upstreams)) {
       upstream.baseUrl = upstream.baseUrl.replace(/\/+$/, "");
       completeHttp(upstream, surroundings);
-      for (const entity of Object.values(upstream.entities)) nameHeaders(entity);
+      for (const entity of Object.values(upstream.entities)) {
+        nameHeaders(entity);
+        if (upstream.kind === "odata") entity.version ??= { pointer: "/@odata.etag" };
+      }
     }
   }
   return config;

@@ -197,6 +197,12 @@ export const EntityConfig = Type.Object(
   {
     path: text("The collection, below `baseUrl`; an item is {path}/{id}.", patterns.urlPath),
     id: jsonPointer("Where the upstream's record holds its ID."),
+    keyType: Type.Optional(
+      Type.Enum(["string", "number", "guid"], {
+        description:
+          "For `kind: odata`: how the key is written, 'quoted' (string) or as it is (number, guid).",
+      }),
+    ),
     version: Type.Optional(VersionConfig),
     create: CreateConfig,
     update: UpdateConfig,
@@ -444,7 +450,7 @@ export const UpstreamConfig = Type.Object(
         "primary: the system of record, one for each tenant. shadow: a further system that follows what the primary took.",
     }),
     kind: Type.Optional(
-      Type.Enum(["rest", "odata"], { description: "The protocol. This version knows `rest`." }),
+      Type.Enum(["rest", "odata"], { description: "The protocol: JSON records over HTTP, or OData 4.0." }),
     ),
     module: Type.Optional(
       text("A connector of your own, instead of `kind`. This version does not load it yet."),
