@@ -12,7 +12,7 @@ import { describeText } from "./text.ts";
  *
  *     describeConnector("our billing system", { entity: "invoice", can: { … }, start: async (options) => … });
  *
- * See `docs/module-connectors.md`.
+ * What has to be known of the server, and done with it, is in `kind.ts`.
  */
 export function describeConnector(name: string, kind: Kind): void {
   describe(`the connector of ${name}`, () => {
