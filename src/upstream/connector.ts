@@ -54,12 +54,12 @@ export interface CreateCall extends Call {
   idempotencyKey: string;
 }
 
-/** Only what the entity's configured method sends is mapped: `patch` for PATCH, `body` for PUT. */
+/** Only what the entity's update sends is mapped: `patch` for a change, `body` for the whole record. */
 export interface UpdateCall extends Call {
   id: string;
-  /** The change as a JSON Merge Patch in the upstream's shape (for PATCH). */
+  /** The change as a JSON Merge Patch in the upstream's shape. */
   patch: string;
-  /** The record after the change, in the upstream's shape (for PUT). */
+  /** The record after the change, in the upstream's shape. */
   body: string;
   /** The upstream's version that must still be current (`conditional`). */
   version?: string | undefined;

@@ -18,6 +18,7 @@ import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
 import { toObserved, type ObservedPage, type ObservedRecord } from "./observed.ts";
 import { openODataConnector } from "./odata/odata-connector.ts";
 import { openRestConnector } from "./rest/rest-connector.ts";
+import { sendsRecord } from "./sends-record.ts";
 import { compileUpcast, type Upcast, type Versioned } from "./upcast.ts";
 
 /**
@@ -90,7 +91,7 @@ export interface UpdateRecord extends Call {
   patch: string;
   /** The whole record after the change, in the phone's shape. */
   data: string;
-  /** Written at the entity's `reference` where the whole record is sent (PUT). */
+  /** Written at the entity's `reference` where the whole record is sent. */
   tempId?: string | undefined;
   version?: string | undefined;
   idempotencyKey: string;
@@ -172,7 +173,7 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
     },
     async update({ data, tempId, ...call }) {
       const entity = entityOf(call.entity);
-      const whole = entity.config.update.method === "PUT";
+      const whole = sendsRecord(entity.config.update);
       const body = whole ? withReference(await entity.toUpstream(data), entity.config, tempId) : data;
       const patch = whole ? call.patch : await entity.toUpstream(call.patch);
       const record = await guarded({ ...call, body, patch }, (c) => connector.update(c));

@@ -1,3 +1,4 @@
+import { checkRest } from "./check-rest.ts";
 import { didYouMean } from "./did-you-mean.ts";
 import { checkJsonata } from "./check-jsonata.ts";
 import { checkVersions } from "./check-versions.ts";
@@ -8,7 +9,7 @@ interface EntityAt {
   path: Path;
   /** All entities of the upstream, which references may name. */
   entityNames: string[];
-  upstream: Pick<UpstreamConfig, "role" | "poll" | "kind">;
+  upstream: Pick<UpstreamConfig, "role" | "poll" | "kind" | "events">;
   report: Report;
 }
 
@@ -26,6 +27,7 @@ export function checkEntity(entity: EntityConfig, at: EntityAt): void {
       [...at.path, "lookup"],
       "needs `reference`: an answer counts only if it carries our reference",
     );
+  if (at.upstream.kind === "rest") checkRest(entity, at.path, at.report, at.upstream.events !== undefined);
   checkReferences(entity, at);
   checkVersions(entity, at);
   checkOData(entity, at);

@@ -84,5 +84,6 @@ function nameHeaders({ create, update, delete: remove }: EntityConfig): void {
 
 function nameHeader(operation: OperationConfig, conditionHeader: string): void {
   if (operation.class === "idempotency-key") operation.header ??= "Idempotency-Key";
-  if (operation.class === "conditional") operation.header ??= conditionHeader;
+  if (operation.class === "conditional" && !("query" in operation) && !("field" in operation))
+    operation.header ??= conditionHeader;
 }

@@ -21,8 +21,14 @@ export const patterns = {
     words: "a header value: no line breaks, no control characters",
   },
   urlPath: {
-    pattern: "^(/[^/?#\\s]+)+$",
-    words: "a path such as /activities: begins with `/`, ends without one, has no query",
+    pattern: "^(/([^/?#\\s{}]|\\{(/([^/~{}?#\\s]|~[01])*)+\\})+)+$",
+    words:
+      "a path such as /activities or /projects/{/projectId}/tasks: begins with `/`, ends without one, has no query",
+  },
+  urlTemplate: {
+    pattern: "^(/|\\{(path|item)\\})([^#\\s{}]|\\{(path|item|id)\\}|\\{(/([^/~{}?#\\s]|~[01])*)+\\})*$",
+    words:
+      "a path such as {path}/{id} or {item}/archive?by=us, in which {path}, {item}, {id} and {/pointers} stand for values",
   },
   lookup: {
     pattern: "^(?=.*\\{tempId\\})(\\{path\\}|/)([^\\s{}]|\\{path\\}|\\{tempId\\})*$",

@@ -28,6 +28,40 @@ export const OperationClass = Type.Enum(
   },
 );
 
+export type VersionConfig = Type.Static<typeof VersionConfig>;
+export const VersionConfig = Type.Union(
+  [
+    Type.Object({ header: text("The answer's header, e.g. etag.", patterns.headerName) }, closed),
+    Type.Object(
+      {
+        pointer: jsonPointer("The field of the upstream's record."),
+        number: Type.Optional(
+          Type.Boolean({
+            description: "true: it is a number, and goes back as one where a `field` carries it.",
+          }),
+        ),
+      },
+      closed,
+    ),
+  ],
+  { description: "Where the upstream tells a record's version: { header: etag } or { pointer: /version }." },
+);
+
+export type AnswerConfig = Type.Static<typeof AnswerConfig>;
+export const AnswerConfig = Type.Object(
+  {
+    record: Type.Optional(jsonPointer("Where it holds the record. Without it, it holds none.")),
+    id: Type.Optional(jsonPointer("Where it tells the record's ID. Without it: where the record has it.")),
+    version: Type.Optional(VersionConfig),
+  },
+  {
+    ...closed,
+    description:
+      "Where the answer of this operation is not the record as a read gives it, e.g. { id: /id, version: { pointer: /rev } } " +
+      'for { "ok": true, "id": …, "rev": … }.',
+  },
+);
+
 const operationKeys = {
   class: OperationClass,
   header: Type.Optional(
@@ -47,6 +81,25 @@ const operationKeys = {
     default: true,
     description: "false: mutations of this kind are rejected as `unknown-entity`.",
   }),
+  contentType: Type.Optional(
+    text("The body's Content-Type, e.g. application/merge-patch+json.", patterns.headerValue),
+  ),
+  path: Type.Optional(
+    text(
+      "Where it is sent, if not to {path} (a POST that creates) or {item} (all else): a path and query with {path}, {item}, " +
+        "{id} or {/pointer} in it, e.g. {item}/archive.",
+      patterns.urlTemplate,
+    ),
+  ),
+};
+
+const conditionKeys = {
+  query: Type.Optional(
+    text("For conditional: the query parameter that carries the version, instead of a header."),
+  ),
+  field: Type.Optional(
+    jsonPointer("For conditional: the body's field that carries the version, instead of a header."),
+  ),
 };
 
 export type CreateConfig = Type.Static<typeof CreateConfig>;
@@ -54,6 +107,7 @@ export const CreateConfig = Type.Object(
   {
     method: Type.Enum(["POST", "PUT"], { default: "POST", description: "The method of a create." }),
     ...operationKeys,
+    answer: Type.Optional(AnswerConfig),
   },
   { ...closed, default: {}, description: "How a record is created." },
 );
@@ -61,11 +115,18 @@ export const CreateConfig = Type.Object(
 export type UpdateConfig = Type.Static<typeof UpdateConfig>;
 export const UpdateConfig = Type.Object(
   {
-    method: Type.Enum(["PATCH", "PUT"], {
+    method: Type.Enum(["PATCH", "PUT", "POST"], {
       default: "PATCH",
-      description: "PATCH sends the change as a JSON Merge Patch, PUT the whole record after it.",
+      description: "PATCH and POST send the change as a JSON Merge Patch, PUT the whole record after it.",
     }),
+    sends: Type.Optional(
+      Type.Enum(["change", "record"], {
+        description: "What is sent, if it is not what the method usually sends.",
+      }),
+    ),
     ...operationKeys,
+    ...conditionKeys,
+    answer: Type.Optional(AnswerConfig),
   },
   { ...closed, default: {}, description: "How a record is changed." },
 );
@@ -73,8 +134,17 @@ export const UpdateConfig = Type.Object(
 export type DeleteConfig = Type.Static<typeof DeleteConfig>;
 export const DeleteConfig = Type.Object(
   {
-    method: Type.Enum(["DELETE"], { default: "DELETE", description: "The method of a delete." }),
+    method: Type.Enum(["DELETE", "POST", "PATCH"], {
+      default: "DELETE",
+      description: "The method of a delete; POST and PATCH where records are archived rather.",
+    }),
+    body: Type.Optional(
+      Type.Record(Type.String(), Type.Unknown(), {
+        description: "What is sent with a POST or PATCH that deletes, e.g. { archived: true }.",
+      }),
+    ),
     ...operationKeys,
+    ...conditionKeys,
   },
   { ...closed, default: {}, description: "How a record is deleted." },
 );
@@ -106,15 +176,6 @@ export const WriteConfig = Type.Object(
   },
 );
 
-export type VersionConfig = Type.Static<typeof VersionConfig>;
-export const VersionConfig = Type.Union(
-  [
-    Type.Object({ header: text("The answer's header, e.g. etag.", patterns.headerName) }, closed),
-    Type.Object({ pointer: jsonPointer("The field of the upstream's record.") }, closed),
-  ],
-  { description: "Where the upstream tells a record's version: { header: etag } or { pointer: /version }." },
-);
-
 export type ListConfig = Type.Static<typeof ListConfig>;
 export const ListConfig = Type.Object(
   {
@@ -123,14 +184,37 @@ export const ListConfig = Type.Object(
         "The query parameter that asks for what changed since a time (RFC 3339, UTC), the time itself included or not.",
       ),
     ),
+    path: Type.Optional(text("Where the list is, if not at {path}: a path and query.", patterns.urlTemplate)),
     page: Type.Optional(
       text(
-        "The query parameter of the page's number, counted from 1; behind the last page the list must be empty. Without " +
-          "it, the answers' links (`rel=next`) are followed.",
+        "The query parameter of the page's number; behind the last page the list must be empty. Without it, `offset`, " +
+          "`cursor` and `next`, the answers' links (`rel=next`) are followed.",
       ),
     ),
-    size: Type.Optional(text("The query parameter of the page's size. 100 are asked for; fewer may come.")),
+    firstPage: Type.Optional(integer("The first page's number. Without it: 1.", { minimum: 0, maximum: 1 })),
+    offset: Type.Optional(
+      text(
+        "The query parameter of the number of records to pass over; behind the last one the list must be empty.",
+      ),
+    ),
+    cursor: Type.Optional(
+      Type.Object(
+        {
+          at: jsonPointer("Where an answer holds the cursor of the next page. The last one has none."),
+          parameter: text("The query parameter that carries it."),
+        },
+        { ...closed, description: "Each answer tells what to ask for next." },
+      ),
+    ),
+    next: Type.Optional(
+      jsonPointer("Where an answer holds the next page's URL, at the same origin. The last one has none."),
+    ),
+    size: Type.Optional(text("The query parameter of the page's size; fewer may come.")),
+    pageSize: Type.Optional(
+      integer("The size to ask for. Without it: 100.", { minimum: 1, maximum: 10_000 }),
+    ),
     items: Type.Optional(jsonPointer("Where the answer holds the records. Without it: the answer itself.")),
+    record: Type.Optional(jsonPointer("Where each of them holds the record. Without it: it is the record.")),
     updatedAt: Type.Optional(
       jsonPointer(
         "When a record was last changed (RFC 3339). A record that differs in nothing else counts as unchanged.",
@@ -173,6 +257,36 @@ export const ReconcileConfig = Type.Object(
   { ...closed, description: "How records are compared. This version does not act on it yet." },
 );
 
+export type FoundConfig = Type.Static<typeof FoundConfig>;
+export const FoundConfig = Type.Object(
+  {
+    items: Type.Optional(jsonPointer("Where the answer holds the records. Without it: the answer itself.")),
+    record: Type.Optional(
+      jsonPointer(
+        "Where each of them, or with `single` the answer, holds the record. Without it: it is the record.",
+      ),
+    ),
+    single: Type.Optional(Type.Boolean({ description: "true: the answer holds one record, no list." })),
+    noneStatus: Type.Optional(
+      integer(
+        "The status that says that there is none, where that is not an empty list. A wrong URL answers 404 too, and then " +
+          "records are doubled: leave it out in doubt.",
+        { minimum: 404, maximum: 410 },
+      ),
+    ),
+  },
+  { ...closed, description: "How `lookup` is answered. Without it: as `list` is." },
+);
+
+export type EnvelopeConfig = Type.Static<typeof EnvelopeConfig>;
+export const EnvelopeConfig = Type.Object(
+  {
+    request: Type.Optional(jsonPointer("Where a body holds what is sent, e.g. /data.")),
+    answer: Type.Optional(jsonPointer("Where an answer holds the record, e.g. /data.")),
+  },
+  { ...closed, description: "What stands around a record on its way. Lists have `items` and `record`." },
+);
+
 const schemaVersion = (description: string) =>
   integer(description, { minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
@@ -195,7 +309,16 @@ export const UpcastStep = Type.Object(
 export type EntityConfig = Type.Static<typeof EntityConfig>;
 export const EntityConfig = Type.Object(
   {
-    path: text("The collection, below `baseUrl`; an item is {path}/{id}.", patterns.urlPath),
+    path: text(
+      "The collection, below `baseUrl`. {/projectId} in it stands for that field of the record: /projects/{/projectId}/tasks.",
+      patterns.urlPath,
+    ),
+    item: Type.Optional(
+      text(
+        "Where one record is, if not at {path}/{id}: a path and query with {id} in it, and {path} or {/pointer}.",
+        patterns.urlTemplate,
+      ),
+    ),
     id: jsonPointer("Where the upstream's record holds its ID."),
     keyType: Type.Optional(
       Type.Enum(["string", "number", "guid"], {
@@ -213,6 +336,7 @@ export const EntityConfig = Type.Object(
     lookup: Type.Optional(
       text('How to search for our reference, e.g. "{path}?externalRef={tempId}".', patterns.lookup),
     ),
+    found: Type.Optional(FoundConfig),
     match: Type.Optional(
       jsonPointer(
         "For shadows: the field of the shadow's record by which the records that it held before it was added are paired " +
@@ -226,6 +350,13 @@ export const EntityConfig = Type.Object(
       }),
     ),
     list: Type.Optional(ListConfig),
+    encoding: Type.Optional(
+      Type.Enum(["json", "form"], {
+        description:
+          "How bodies are written. Without it: json. form: address[city]=Oslo&tags[]=a, null as an empty value.",
+      }),
+    ),
+    envelope: Type.Optional(EnvelopeConfig),
     toUpstream: Type.String({
       default: "$",
       minLength: 1,

@@ -37,6 +37,7 @@ export function keyHeader(operation: OperationConfig, idempotencyKey: string): s
 /** The header that makes a change of a `conditional` upstream conditional. */
 export function conditionHeader(operation: OperationConfig, version: string | undefined): string[] {
   if (operation.class !== "conditional" || version === undefined) return [];
+  if ("query" in operation || "field" in operation) return [];
   return [operation.header ?? "if-match", version];
 }
 

@@ -1,8 +1,15 @@
-import type { EntityConfig } from "../../platform/config/schema.ts";
+import type { AnswerConfig, EntityConfig, VersionConfig } from "../../platform/config/schema.ts";
 import { slicesAt, textAt, valueAt } from "../../platform/json-text.ts";
 import { UpstreamError, type UpstreamRecord } from "../connector.ts";
 import type { HttpAnswer } from "../http-client.ts";
 import { excerptOf } from "../redact.ts";
+import { toText } from "./text.ts";
+import type { EntityUrls } from "./urls.ts";
+
+/** An entity, and where its records are. */
+export interface PlacedEntity extends EntityConfig {
+  urls: EntityUrls;
+}
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
@@ -22,28 +29,71 @@ export function jsonOf({ status, body }: HttpAnswer): string | undefined {
   }
 }
 
-/** The record that a create was answered with; undefined when the answer does not name it. */
+/**
+ * The record that a create was answered with; undefined when the answer does not name it.
+ *
+ * @param sent the record as it was sent: it says where the record is, where that takes more than an ID
+ */
 export function createdRecord(
   answer: HttpAnswer,
-  entity: EntityConfig,
-  chosenId: string | undefined,
+  entity: PlacedEntity,
+  { sent, chosenId }: { sent: string; chosenId: string | undefined },
 ): UpstreamRecord | undefined {
-  const body = jsonOf(answer);
-  const id = idIn(body, entity) ?? idFromLocation(answer, entity) ?? chosenId;
-  if (id === undefined) return undefined;
-  if (id === "") throw unusable("the upstream gave the record an empty ID", "park", answer);
-  return { id, version: versionOf(answer, body, entity), body: objectOrUndefined(body) };
+  const said = saidBy(answer, entity, entity.create.answer);
+  const own = said.id ?? idFromLocation(answer, entity) ?? chosenId;
+  if (own === undefined) return undefined;
+  if (own === "") throw unusable("the upstream gave the record an empty ID", "park", answer);
+  return { id: placed(() => entity.urls.idOf(own, sent), answer), version: said.version, body: said.record };
 }
 
 /** The record `id` as a read or an update was answered; undefined when the answer has neither state nor version. */
 export function knownRecord(
   answer: HttpAnswer,
-  entity: EntityConfig,
+  entity: PlacedEntity,
   id: string,
+  form?: AnswerConfig,
 ): UpstreamRecord | undefined {
-  const body = objectOrUndefined(jsonOf(answer));
-  const version = versionOf(answer, body, entity);
-  return body === undefined && version === undefined ? undefined : { id, version, body };
+  const { record, version } = saidBy(answer, entity, form);
+  return record === undefined && version === undefined ? undefined : { id, version, body: record };
+}
+
+interface Said {
+  record: string | undefined;
+  id: string | undefined;
+  version: string | undefined;
+}
+
+/** What an answer says of the record that it is about: as the operation's `answer` tells, else by the record in it. */
+function saidBy(answer: HttpAnswer, entity: EntityConfig, form: AnswerConfig | undefined): Said {
+  const text = jsonOf(answer);
+  const at = form ? form.record : entity.envelope?.answer;
+  const holder = form && form.record === undefined ? undefined : text;
+  const record = objectOrUndefined(at === undefined || holder === undefined ? holder : textAt(holder, at));
+  return {
+    record,
+    id: form?.id === undefined ? idIn(record, entity) : text && tokenIn(text, form.id),
+    version: versionOf(answer, { text, record }, { ofAnswer: form?.version, ofRecord: entity.version }),
+  };
+}
+
+function versionOf(
+  { headers }: HttpAnswer,
+  { text, record }: { text: string | undefined; record: string | undefined },
+  { ofAnswer, ofRecord }: { ofAnswer: VersionConfig | undefined; ofRecord: VersionConfig | undefined },
+): string | undefined {
+  const version = ofAnswer ?? ofRecord;
+  if (version && "header" in version) return headerOf(headers, version.header.toLowerCase());
+  const holder = ofAnswer ? text : record;
+  return version && holder !== undefined ? tokenAt(holder, version.pointer) : undefined;
+}
+
+/** Where the record is can't be told: it exists, and a person has to find it. */
+function placed(id: () => string, answer: { status: number }): string {
+  try {
+    return id();
+  } catch (error) {
+    throw unusable((error as Error).message, "park", answer);
+  }
 }
 
 /**
@@ -53,27 +103,62 @@ export function knownRecord(
  * nothing about the others.
  * @throws {UpstreamError} parked, when the answer is no list, one of ours has no ID, or ours may be on another page.
  */
-export function recordsCarrying(answer: HttpAnswer, entity: EntityConfig, tempId: string): UpstreamRecord[] {
+export function recordsCarrying(answer: HttpAnswer, entity: PlacedEntity, tempId: string): UpstreamRecord[] {
+  if (answer.status === entity.found?.noneStatus) return [];
   const text = jsonOf(answer);
   if (text === undefined) return [];
-  const items = itemsIn(text, entity);
-  if (!items) throw unusable("the search was not answered with a list", "park", answer);
-  const ours = items.filter((item) => carries(item, entity, tempId));
-  if (ours.length === 0 && items.length > 0 && mayHaveMorePages(answer, entity, items.length)) {
+  const found = foundIn(text, entity);
+  if (!found) throw unusable("the search was not answered as it should be", "park", answer);
+  const ours = found.filter((item) => carries(item, entity, tempId));
+  if (ours.length === 0 && found.length > 0 && mayHaveMorePages(answer, entity, found.length)) {
     throw unusable("the upstream ignores the search's filter and answers in pages", "park", answer);
   }
   return ours.map((body) => {
-    const id = idIn(body, entity);
-    if (!id) throw unusable("a record with our reference has no ID", "park", answer);
-    return { id, version: versionIn(body, entity), body };
+    const record = listedRecord(body, entity, answer);
+    if (!record) throw unusable("a record with our reference has no ID", "park", answer);
+    return record;
   });
 }
 
-/** The records of a list, as they stand in the answer; undefined when it has none where it should. */
-export function itemsIn(text: string, { list }: EntityConfig): string[] | undefined {
-  const items = list?.items === undefined ? text.trim() : textAt(text, list.items);
+/** What a search found; undefined when the answer has not the form that it should. */
+function foundIn(text: string, { found, list, envelope }: EntityConfig): string[] | undefined {
+  if (found === undefined) return itemsIn(text, list);
+  if (!found.single) return itemsIn(text, found);
+  const at = found.record ?? envelope?.answer;
+  const record = at === undefined ? text : textAt(text, at);
+  if (record === "null") return [];
+  const object = objectOrUndefined(record);
+  return object === undefined ? undefined : [object];
+}
+
+/** A record of a list or a search, whole as it stands there; undefined when it has no ID. */
+export function listedRecord(
+  body: string,
+  entity: PlacedEntity,
+  answer: { status: number },
+): UpstreamRecord | undefined {
+  const own = idIn(body, entity);
+  if (!own) return undefined;
+  return { id: placed(() => entity.urls.idOf(own, body), answer), version: versionIn(body, entity), body };
+}
+
+/** Where an answer holds records: a list, and in each of its elements the record. */
+interface Records {
+  items?: string;
+  record?: string;
+}
+
+/**
+ * The records of a list, as they stand in the answer; undefined when it has none where it should. An element that says
+ * null in the record's place has none.
+ */
+export function itemsIn(text: string, { items: at, record }: Records = {}): string[] | undefined {
+  const items = at === undefined ? text.trim() : textAt(text, at);
   if (!items?.startsWith("[")) return undefined;
-  return slicesAt(items).map(({ start, end }) => items.slice(start, end));
+  const elements = slicesAt(items).map(({ start, end }) => items.slice(start, end));
+  if (record === undefined) return elements;
+  const records = elements.map((element) => textAt(element, record) ?? element);
+  return records.filter((each) => each !== "null");
 }
 
 function carries(item: string, { reference }: EntityConfig, tempId: string): boolean {
@@ -82,52 +167,33 @@ function carries(item: string, { reference }: EntityConfig, tempId: string): boo
 }
 
 function mayHaveMorePages({ headers }: HttpAnswer, { list }: EntityConfig, items: number): boolean {
-  if (list?.page !== undefined) return true;
+  if (list?.page ?? list?.offset ?? list?.cursor ?? list?.next) return true;
   if (/rel="?next\b/i.test(headerOf(headers, "link") ?? "")) return true;
   return Number(headerOf(headers, "x-total-count") ?? 0) > items;
 }
 
-/** IDs are text: a number's digits are taken as they were sent, also beyond 2^53. */
 export function idIn(body: string | undefined, { id: pointer }: EntityConfig): string | undefined {
-  const token = body === undefined ? undefined : textAt(body, pointer);
-  if (token === undefined) return undefined;
-  if (token.startsWith('"')) return JSON.parse(token) as string;
-  return /^-?\d/.test(token) ? token : undefined;
+  return body === undefined ? undefined : tokenIn(body, pointer);
 }
 
-/** Only a Location inside the entity's collection names the record; that of a 202 often names a job. */
-function idFromLocation({ headers }: HttpAnswer, { path }: EntityConfig): string | undefined {
+function tokenIn(text: string, pointer: string): string | undefined {
+  const token = textAt(text, pointer);
+  return token === undefined ? undefined : toText(token);
+}
+
+/** Only the URL of a record names one; that of a 202 often names a job. */
+function idFromLocation({ headers }: HttpAnswer, { urls }: PlacedEntity): string | undefined {
   const location = headerOf(headers, "location");
-  if (location === undefined || !URL.canParse(location, "http://upstream")) return undefined;
-  const [id, parent] = new URL(location, "http://upstream").pathname
-    .split("/")
-    .filter((segment) => segment !== "")
-    .toReversed();
-  const collection = new URL(path, "http://upstream").pathname.split("/").at(-1);
-  return id !== undefined && parent === collection ? decoded(id) : undefined;
-}
-
-function decoded(segment: string): string | undefined {
-  try {
-    return decodeURIComponent(segment);
-  } catch {
-    return undefined;
-  }
-}
-
-function versionOf(
-  { headers }: HttpAnswer,
-  body: string | undefined,
-  entity: EntityConfig,
-): string | undefined {
-  const { version } = entity;
-  if (version && "header" in version) return headerOf(headers, version.header.toLowerCase());
-  return body === undefined ? undefined : versionIn(body, entity);
+  return location === undefined ? undefined : urls.ownIdAt(location);
 }
 
 export function versionIn(body: string, { version }: EntityConfig): string | undefined {
-  if (!version || !("pointer" in version)) return undefined;
-  const token = textAt(body, version.pointer);
+  return version && "pointer" in version ? tokenAt(body, version.pointer) : undefined;
+}
+
+/** A version: a text, or any other value as it is written. */
+function tokenAt(text: string, pointer: string): string | undefined {
+  const token = textAt(text, pointer);
   return token?.startsWith('"') ? (JSON.parse(token) as string) : token;
 }
 

@@ -1,17 +1,18 @@
-import type { EntityConfig, ListConfig } from "../../platform/config/schema.ts";
-import type { UpstreamPage, UpstreamRecord } from "../connector.ts";
+import type { ListConfig } from "../../platform/config/schema.ts";
+import { valueAt } from "../../platform/json-text.ts";
+import type { UpstreamPage } from "../connector.ts";
 import type { HttpAnswer } from "../http-client.ts";
-import { headerOf, idIn, itemsIn, jsonOf, unusable, versionIn } from "./answer.ts";
-
-/** Few enough that an answer stays small; a server may give fewer. */
-const sizeAsked = 100;
+import { headerOf, itemsIn, jsonOf, listedRecord, unusable, type PlacedEntity } from "./answer.ts";
 
 /** Where a list begins: of everything, or of what has changed since. */
 export function firstPage(collection: string, list: ListConfig | undefined, since: Date | undefined): string {
+  if (list === undefined) return collection;
+  const { firstPage: number = 1, pageSize = 100 } = list;
   const url = new URL(collection, "http://upstream");
-  if (list?.since !== undefined && since) url.searchParams.set(list.since, since.toISOString());
-  if (list?.page !== undefined) url.searchParams.set(list.page, "1");
-  if (list?.size !== undefined) url.searchParams.set(list.size, String(sizeAsked));
+  if (list.since !== undefined && since) url.searchParams.set(list.since, since.toISOString());
+  if (list.page !== undefined) url.searchParams.set(list.page, String(number));
+  if (list.offset !== undefined) url.searchParams.set(list.offset, "0");
+  if (list.size !== undefined) url.searchParams.set(list.size, String(pageSize));
   return url.pathname + url.search;
 }
 
@@ -21,40 +22,78 @@ interface Asked {
 }
 
 /**
- * The page that was answered, and where the next one is: where a link says, else under the next number.
+ * The page that was answered, and where the next one is: where the answer says, else under the next number.
  *
+ * A page without records is the last, unless the answer says where the next one is.
  * @throws {UpstreamError} parked, when the answer is no list, one of its records has no ID, its link leads to another
  * origin, or there is more of which it does not say where.
  */
-export function pageOf(answer: HttpAnswer, entity: EntityConfig, asked: Asked): UpstreamPage {
-  const items = itemsIn(jsonOf(answer) ?? "", entity);
+export function pageOf(answer: HttpAnswer, entity: PlacedEntity, asked: Asked): UpstreamPage {
+  const text = jsonOf(answer) ?? "";
+  const items = itemsIn(text, entity.list);
   if (!items) throw unusable("the list was not answered with one", "park", answer);
-  const records = items.map((body): UpstreamRecord => {
-    const id = idIn(body, entity);
-    if (!id) throw unusable("a record of the list has no ID", "park", answer);
-    return { id, version: versionIn(body, entity), body };
+  const records = items.map((body) => {
+    const record = listedRecord(body, entity, answer);
+    if (!record) throw unusable("a record of the list has no ID", "park", answer);
+    return record;
   });
-  return { records, next: records.length === 0 ? undefined : nextOf(answer, entity, asked, records.length) };
+  return { records, next: nextOf({ answer, text, count: items.length }, entity.list ?? {}, asked) };
 }
 
-function nextOf(
-  answer: HttpAnswer,
-  { list }: EntityConfig,
-  { url, isFirst }: Asked,
-  count: number,
-): string | undefined {
-  const link = nextLink(answer);
+interface Answered {
+  answer: HttpAnswer;
+  text: string;
+  count: number;
+}
+
+function nextOf({ answer, text, count }: Answered, list: ListConfig, asked: Asked): string | undefined {
+  const { url, isFirst } = asked;
+  if (list.cursor) return byCursor(text, list.cursor, url, answer);
+  const link = list.next === undefined ? nextLink(answer) : saidIn(text, list.next, answer);
   if (link !== undefined) return linked(link, url, answer);
-  const number = list?.page === undefined ? null : url.searchParams.get(list.page);
-  if (list?.page !== undefined && number !== null && /^\d+$/.test(number)) {
-    const next = new URL(url);
-    next.searchParams.set(list.page, String(Number(number) + 1));
-    return next.pathname + next.search;
-  }
+  if (list.next !== undefined || count === 0) return undefined;
+  if (list.page !== undefined) return counted(url, list.page, 1);
+  if (list.offset !== undefined) return counted(url, list.offset, count);
   if (isFirst && Number(headerOf(answer.headers, "x-total-count") ?? 0) > count) {
     throw unusable("the list has more than its only page", "park", answer);
   }
   return undefined;
+}
+
+/** A link led away from the numbers when there is none. */
+function counted(from: URL, parameter: string, by: number): string | undefined {
+  const number = from.searchParams.get(parameter);
+  return number !== null && /^\d+$/.test(number)
+    ? withParameter(from, parameter, Number(number) + by)
+    : undefined;
+}
+
+function byCursor(
+  text: string,
+  { at, parameter }: NonNullable<ListConfig["cursor"]>,
+  from: URL,
+  answer: HttpAnswer,
+): string | undefined {
+  const cursor = saidIn(text, at, answer);
+  if (cursor === undefined) return undefined;
+  if (cursor === from.searchParams.get(parameter))
+    throw unusable("the list's cursor stays where it is", "park", answer);
+  return withParameter(from, parameter, cursor);
+}
+
+/** A list ends where there is nothing, null, false or an empty text. */
+function saidIn(text: string, pointer: string, answer: HttpAnswer): string | undefined {
+  const value = valueAt(text, pointer) ?? undefined;
+  if (value === undefined || value === "" || value === false) return undefined;
+  if (typeof value !== "string" && typeof value !== "number")
+    throw unusable("the list does not say where it goes on", "park", answer);
+  return String(value);
+}
+
+function withParameter(from: URL, parameter: string, value: string | number): string {
+  const next = new URL(from);
+  next.searchParams.set(parameter, String(value));
+  return next.pathname + next.search;
 }
 
 /** Our token goes to nobody else. */
