@@ -164,19 +164,19 @@ describe("a record below others", () => {
   });
 });
 
-describe("a list goes on", () => {
-  async function idsOf(connector: Connector): Promise<string[]> {
-    const ids: string[] = [];
-    let after: string | undefined;
-    do {
-      const page = await connector.list({ entity: "activity", after });
-      ids.push(...page.records.map(({ id }) => id));
-      after = page.next;
-    } while (after !== undefined);
-    return ids;
-  }
-  const rows = (...ids: number[]): string => JSON.stringify(ids.map((id) => ({ doc: { id } })));
+async function idsOf(connector: Connector): Promise<string[]> {
+  const ids: string[] = [];
+  let after: string | undefined;
+  do {
+    const page = await connector.list({ entity: "activity", after });
+    ids.push(...page.records.map(({ id }) => id));
+    after = page.next;
+  } while (after !== undefined);
+  return ids;
+}
+const rows = (...ids: number[]): string => JSON.stringify(ids.map((id) => ({ doc: { id } })));
 
+describe("a list goes on", () => {
   test("by counting what there was", async () => {
     const list = { offset: "skip", size: "limit", pageSize: 2, record: "/doc" };
     const { upstream, connector, answers } = await setup({ list });

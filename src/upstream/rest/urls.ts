@@ -50,8 +50,6 @@ export function urlsOf(baseUrl: string, entity: EntityConfig): EntityUrls {
     const parts = pointers.length === 0 ? [id] : partsOf(id, pointers.length + 1);
     return new Map([...pointers, "id"].map((name, index) => [name, parts[index]!]));
   };
-  const byBody = (body: string, names: readonly string[]): Map<string, string> =>
-    new Map(names.map((pointer) => [pointer, valueIn(body, pointer)]));
 
   return {
     creation(body, id) {
@@ -93,6 +91,10 @@ function encoded(value: string): string {
   if (value === "" || value === "." || value === ".." || !value.isWellFormed())
     throw unplaceable("the record's ID can't stand in a path");
   return encodeURIComponent(value);
+}
+
+function byBody(body: string, names: readonly string[]): Map<string, string> {
+  return new Map(names.map((pointer) => [pointer, valueIn(body, pointer)]));
 }
 
 function partsOf(id: string, count: number): string[] {
