@@ -149,10 +149,9 @@ describe("whatever the queues are on", () => {
       // The answer that was made first is the last to come.
       const late = Promise.withResolvers<void>();
       upstream.script({ method: "PATCH", path }, faults.hold(late.promise, { effect: true }));
-      for (let n = 1; n <= 5; n++) {
-        phones[0]!.add({ op: "update", entity, recordId, data: { a: n } });
-        phones[1]!.add({ op: "update", entity, recordId, data: { b: n } });
-      }
+      // Nothing that comes after it covers what an old answer would have undone.
+      phones[0]!.add({ op: "update", entity, recordId, data: { a: 1 } });
+      for (let n = 1; n <= 5; n++) phones[1]!.add({ op: "update", entity, recordId, data: { b: n } });
       const first = phones[0]!.replay();
       await upstream.received({ method: "PATCH", path });
       const second = phones[1]!.replay();
@@ -161,11 +160,11 @@ describe("whatever the queues are on", () => {
       else await waiting(phones[1]!);
       late.resolve();
       const results = [...(await first), ...(await second)];
-      expect(linesOf(results)).toEqual(Array.from({ length: 10 }, () => "applied"));
-      const end = { a: 5, b: 5 };
+      expect(linesOf(results)).toEqual(Array.from({ length: 6 }, () => "applied"));
+      const end = { a: 1, b: 5 };
       expect(held(entity, recordId)).toMatchObject(end);
       const versions = results.map(({ version }) => Number(version));
-      expect(new Set(versions).size).toBe(10);
+      expect(new Set(versions).size).toBe(6);
       const { body } = await newPhone(gateway).api.get("/v1/changes?limit=1000");
       const upserts = body.changes.filter(
         (change: { id?: string; entity?: string }) => change.id === recordId && change.entity === entity,

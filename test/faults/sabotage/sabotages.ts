@@ -68,7 +68,7 @@ export const sabotages: Sabotage[] = [
     file: "src/replay/commit.ts",
     find: "if (position !== commit.record.begunAt || taken.has(key))",
     replace: "if (taken.has(key))",
-    test: { file: "test/replay/conflicts.test.ts", name: "two workers that see a record for the first time" },
+    test: { file: "test/replay/conflicts.test.ts", name: "of two phones that change one record at once" },
     run: ["--faults", "terminate backends,kill worker", "--phones", "48", "--hot", "4"],
   },
   {
