@@ -136,6 +136,8 @@ async function lookupOf(upstream: Upstream, entity: string, config: EntityConfig
   const found = await attempt(() => upstream.lookup({ entity, tempId }));
   if ("error" in found) return broken("lookup", found.error.message);
   if (found.value.length > 0) return broken("lookup", "a reference that nobody has was found");
+  // A module's answers count only where they carry our reference, and others' alone are an error.
+  if (upstream.config.module !== undefined) return works("lookup", "an unknown reference finds nothing");
   const path =
     upstream.config.kind === "rest" ? urlsOf(upstream.config.baseUrl, config).search(tempId) : undefined;
   if (path === undefined)

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { pino } from "pino";
 
 import { loadConfig, readConfigFile } from "../platform/config/load.ts";
-import { variablesOf } from "../platform/config/placeholders.ts";
+import { hidingVariables } from "../platform/config/placeholders.ts";
 import type { Config, UpstreamConfig } from "../platform/config/schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { UpstreamError } from "../upstream/connector.ts";
@@ -49,6 +49,7 @@ export async function tryMutation(file: string, { env, sample, write }: TryOptio
   const { config } = loadConfig(file, env);
   const { id, upstream, primary } = upstreamOf(config, sample);
   const mutation = mutationOf(sample, upstream);
+  if (upstream.baseUrl === "") throw invalid(`${id} has no baseUrl: what its module sends is not seen here`);
   await using capture = await startCapture();
   const opened = openUpstream(id, redirected(upstream, capture.origin), { log: pino({ level: "silent" }) });
   let failure: string | undefined;
@@ -59,7 +60,7 @@ export async function tryMutation(file: string, { env, sample, write }: TryOptio
   } finally {
     await opened.close();
   }
-  const hide = hiding(readConfigFile(file), env);
+  const hide = hidingVariables(readConfigFile(file), env);
   const origin = new URL(upstream.baseUrl).origin;
   if (mutation.op === "update" && upstream.entities[mutation.entity]?.update.method === "PUT")
     write("# A PUT carries the whole record; here that is the change alone.\n");
@@ -167,23 +168,4 @@ function toText(
       return `${name}: ${isShown ? value : "…"}`;
     });
   return `${[`${method} ${origin}${path}`, ...lines, "", body].join("\n").trimEnd()}\n`;
-}
-
-const secretCharsMin = 4;
-
-/** Writes `${VAR}` in the place of what the configuration takes from the environment. */
-function hiding(configText: string, env: NodeJS.ProcessEnv): (text: string) => string {
-  const secrets = variablesOf(configText)
-    .flatMap((name): [string, string][] => (env[name] ? [[name, env[name]]] : []))
-    .filter(([, value]) => value.length >= secretCharsMin)
-    .toSorted(([, a], [, b]) => b.length - a.length);
-  return (text) =>
-    secrets.reduce(
-      (shown, [name, value]) =>
-        [value, encodeURIComponent(value)].reduce(
-          (done, form) => done.replaceAll(form, () => `\${${name}}`),
-          shown,
-        ),
-      text,
-    );
 }

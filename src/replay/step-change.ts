@@ -1,4 +1,5 @@
 import { UpstreamError } from "../upstream/connector.ts";
+import { sendsRecord } from "../upstream/sends-record.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import type { Attempt } from "./attempt-under-way.ts";
 import { beforeSending } from "./before-sending.ts";
@@ -101,7 +102,7 @@ function mustCompare(
   // Whether it was done before is what a person finds out; where others have changed the record, it is not sent again.
   if (operation.class === "opaque" && history.possiblySent && isBased) return false;
   // What is sent whole is made of the record as it is.
-  const isWhole = mutation.op === "update" && operation.method === "PUT";
+  const isWhole = mutation.op === "update" && sendsRecord(config.update);
   return isWhole || mayConflict(ready) || (history.possiblySent && !isBased);
 }
 

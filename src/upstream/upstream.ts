@@ -16,6 +16,7 @@ import {
 import { createLimiter } from "./limiter.ts";
 import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
 import { toObserved, type ObservedPage, type ObservedRecord } from "./observed.ts";
+import { openModuleConnector } from "./module/open-module.ts";
 import { openODataConnector } from "./odata/odata-connector.ts";
 import { openRestConnector } from "./rest/rest-connector.ts";
 import { sendsRecord } from "./sends-record.ts";
@@ -124,7 +125,7 @@ interface Entity {
  */
 export function openUpstream(id: string, config: UpstreamConfig, { log }: { log: Logger }): Upstream {
   const entities = compileEntities(id, config);
-  const connector = openConnector(id, config);
+  const connector = openConnector(id, config, { log });
   const circuit = createCircuit({
     ...config.circuit,
     rampMax: config.concurrency,
@@ -288,10 +289,8 @@ function compileEntities(id: string, { entities }: UpstreamConfig): Map<string, 
   return compiled;
 }
 
-function openConnector(id: string, config: UpstreamConfig): Connector {
-  if (config.module !== undefined) {
-    throw new TidegateError("config-invalid", `upstream ${id}: a module is not supported`);
-  }
+function openConnector(id: string, config: UpstreamConfig, { log }: { log: Logger }): Connector {
+  if (config.module !== undefined) return openModuleConnector(id, config, { log });
   if (config.kind === "odata") return openODataConnector(config);
   return openRestConnector(config);
 }

@@ -9,7 +9,7 @@ interface EntityAt {
   path: Path;
   /** All entities of the upstream, which references may name. */
   entityNames: string[];
-  upstream: Pick<UpstreamConfig, "role" | "poll" | "kind" | "events">;
+  upstream: Pick<UpstreamConfig, "role" | "poll" | "kind" | "module" | "events">;
   report: Report;
 }
 
@@ -17,6 +17,9 @@ const operations = ["create", "update", "delete"] as const;
 
 /** What the schema can't say about an entity. */
 export function checkEntity(entity: EntityConfig, at: EntityAt): void {
+  if (at.upstream.module === undefined)
+    for (const key of ["path", "id"] as const)
+      if (!(key in entity)) at.report.problem([...at.path, key], "is missing");
   for (const operation of operations)
     if (at.report.sound(at.path, operation)) {
       checkNeeds(entity, operation, at);
@@ -27,7 +30,8 @@ export function checkEntity(entity: EntityConfig, at: EntityAt): void {
       [...at.path, "lookup"],
       "needs `reference`: an answer counts only if it carries our reference",
     );
-  if (at.upstream.kind === "rest") checkRest(entity, at.path, at.report, at.upstream.events !== undefined);
+  if (at.upstream.kind === "rest" && "path" in entity)
+    checkRest(entity, at.path, at.report, at.upstream.events !== undefined);
   checkReferences(entity, at);
   checkVersions(entity, at);
   checkOData(entity, at);
@@ -52,12 +56,12 @@ function checkOData(entity: EntityConfig, { path, upstream: { kind }, report }: 
 function checkNeeds(
   entity: EntityConfig,
   operation: (typeof operations)[number],
-  { path, report, upstream: { kind } }: EntityAt,
+  { path, report, upstream: { kind, module } }: EntityAt,
 ): void {
   const { class: operationClass, enabled } = entity[operation];
   if (!enabled) return;
   const needs: ("lookup" | "reference" | "version")[] = [];
-  const has = kind === "odata" ? ["lookup", "version"] : [];
+  const has = kind === "odata" ? ["lookup", "version"] : module === undefined ? [] : ["version"];
   if (operation === "create" && operationClass === "lookup") needs.push("lookup", "reference");
   if (operation !== "create" && operationClass === "conditional") needs.push("version");
   for (const key of needs.filter((each) => !(each in entity) && !has.includes(each)))
@@ -94,7 +98,7 @@ function checkSupported(entity: EntityConfig, { path, upstream: { role, poll }, 
     report.warning([...path, "conflict"], "is for the primary: a shadow gets what the primary took");
   if (!pairs && "match" in entity)
     report.warning([...path, "match"], "pairs records in a shadow only, and this is not one");
-  if ("list" in entity && !pairs && !(role === "primary" && poll))
+  if (report.given([...path, "list"]) && !pairs && !(role === "primary" && poll))
     report.warning(
       [...path, "list"],
       "is used by `poll` of the primary and by `match` of a shadow, and there is none",

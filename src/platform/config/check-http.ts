@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { dirname, resolve } from "node:path";
 import { createSecureContext } from "node:tls";
 
 import { isHttpUrl } from "./check-auth.ts";
+import { loadModule } from "./load-module.ts";
 import { proxyOf } from "./proxy.ts";
 import type { Path, Report } from "./report.ts";
 import type { TlsConfig, UpstreamConfig } from "./schema.ts";
@@ -34,8 +34,9 @@ export function completeHttp(upstream: UpstreamConfig, { file, env }: Surroundin
   const { auth, tls } = upstream;
   for (const key of ["cert", "key", "ca"] as const)
     if (tls?.[key] !== undefined) tls[key] = pemOf(tls[key], file);
-  if (upstream.sign !== undefined) upstream.sign = besides(file, upstream.sign);
-  setProxy(upstream, upstream.baseUrl, env);
+  for (const key of ["sign", "module"] as const)
+    if (upstream[key] !== undefined) upstream[key] = besides(file, upstream[key]);
+  if (upstream.baseUrl !== "") setProxy(upstream, upstream.baseUrl, env);
   if (auth?.type === "oauth2ClientCredentials") setProxy(auth, auth.tokenUrl, env);
 }
 
@@ -105,20 +106,12 @@ function pemOf(value: string, file: string): string {
 }
 
 function checkHook(hook: string, path: Path, report: Report): void {
-  try {
-    const exported = createRequire(import.meta.url)(hook) as Record<string, unknown>;
-    const all = Object.values(exported);
-    if (typeof exported["default"] === "function" || (all.length === 1 && typeof all[0] === "function"))
-      return;
-    report.problem(path, "must export one function: as the default export, or nothing else");
-  } catch (error) {
-    const { code, name, message } = error as NodeJS.ErrnoException;
-    const isMissing = code === "MODULE_NOT_FOUND" && message.includes(hook);
-    report.problem(
-      path,
-      isMissing ? "there is no such file" : `can't be loaded (${name}: ${message.split("\n")[0]})`,
-    );
-  }
+  const loaded = loadModule(hook);
+  if ("reason" in loaded) return report.problem(path, loaded.reason);
+  const all = Object.values(loaded.exports);
+  if (typeof loaded.exports["default"] === "function" || (all.length === 1 && typeof all[0] === "function"))
+    return;
+  report.problem(path, "must export one function: as the default export, or nothing else");
 }
 
 function besides(file: string, path: string): string {

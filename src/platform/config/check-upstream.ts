@@ -1,6 +1,7 @@
 import { isHttpUrl } from "./check-auth.ts";
 import { checkEntity } from "./check-entity.ts";
 import { checkHttp, type Surroundings } from "./check-http.ts";
+import { applyModule } from "./check-module.ts";
 import type { Path, Report } from "./report.ts";
 import type { Config, TenantConfig, UpstreamConfig } from "./schema.ts";
 
@@ -34,31 +35,39 @@ function checkUpstream(
   report: Report,
   surroundings: Surroundings,
 ): void {
+  const isKnown = !("module" in upstream) || applyModule(upstream, path, report, surroundings.file);
   checkConnector(upstream, path, report);
   checkHttp(upstream, path, report, surroundings);
-  if (report.sound(path, "baseUrl")) checkBaseUrl(upstream.baseUrl, [...path, "baseUrl"], report);
+  if ("baseUrl" in upstream && report.sound(path, "baseUrl"))
+    checkBaseUrl(upstream.baseUrl, [...path, "baseUrl"], report);
   if (report.sound(path, "retry") && upstream.retry.baseMs > upstream.retry.capMs)
     report.problem([...path, "retry"], "`baseMs` must not exceed `capMs`");
   const entities = mapsIn(upstream.entities);
   const entityNames = entities.map(([name]) => name);
-  for (const [name, entity] of entities)
+  for (const [name, entity] of isKnown ? entities : [])
     checkEntity(entity, { path: [...path, "entities", name], entityNames, upstream, report });
 }
 
-/** Also refuses what this version can't do yet: a key that is accepted and not acted on would be a lie. */
+/** A key that is accepted and not acted on would be a lie. */
 function checkConnector(upstream: UpstreamConfig, path: Path, report: Report): void {
-  if ("module" in upstream)
-    report.problem(
-      [...path, "module"],
-      "this version does not load connectors of your own yet; use `kind: rest`",
-    );
-  else if (!("kind" in upstream)) report.problem(path, "needs `kind`");
+  const isModule = "module" in upstream;
+  if (isModule && "kind" in upstream)
+    report.problem([...path, "module"], "stands instead of `kind`, and that is there too");
+  if (!isModule && !("kind" in upstream)) report.problem(path, "needs `kind` or `module`");
+  if (!isModule && !("baseUrl" in upstream)) report.problem([...path, "baseUrl"], "is missing");
+  if (!isModule && "settings" in upstream)
+    report.problem([...path, "settings"], "is for `module`, and there is none");
+  if (isModule && !("baseUrl" in upstream))
+    for (const key of ofHttp.filter((each) => each in upstream))
+      report.problem([...path, key], "is for calls by HTTP, and there is no `baseUrl`");
   if (upstream.role !== "shadow" && "follow" in upstream)
     report.problem([...path, "follow"], "is for shadows, and this is not one");
   if ("poll" in upstream && report.sound(path, "poll")) checkPoll(upstream, [...path, "poll"], report);
   if ("events" in upstream && report.sound(path, "events"))
     checkEvents(upstream, [...path, "events"], report);
 }
+
+const ofHttp = ["auth", "tls", "proxy", "sign", "actorHeader", "headers"] as const;
 
 function checkEvents({ role, events, entities }: UpstreamConfig, path: Path, report: Report): void {
   if (role === "shadow") return report.problem(path, "is for the primary: a shadow has nothing to tell");

@@ -5,6 +5,7 @@ import { checkAuth } from "./check-auth.ts";
 import { completeHttp, type Surroundings } from "./check-http.ts";
 import { checkPush, pemOf } from "./check-push.ts";
 import { checkUpstreams } from "./check-upstream.ts";
+import { hidingVariables } from "./placeholders.ts";
 import { openReport, throwProblems, toLines, type Report } from "./report.ts";
 import type { Config, EntityConfig, OperationConfig } from "./schema.ts";
 import { validateAgainstSchema } from "./validate.ts";
@@ -33,7 +34,8 @@ export function parseConfig(text: string, surroundings: Surroundings): LoadedCon
   if (yaml.value === undefined) throwProblems(file, yaml.problems);
   const verdict = validateAgainstSchema(yaml);
   const problems = [...yaml.problems, ...verdict.problems];
-  const report = openReport(yaml, { broken: verdict.broken, problems });
+  const withoutSecrets = hidingVariables(text, env);
+  const report = openReport(yaml, { broken: verdict.broken, problems, withoutSecrets });
   const config = yaml.value as Config;
   if (config !== null && typeof config === "object") crossCheck(config, report, surroundings);
   throwProblems(file, problems);
@@ -65,9 +67,11 @@ function complete(config: Config, surroundings: Surroundings): Config {
   for (const { upstreams, push } of Object.values(config.tenants)) {
     if (push?.fcm) push.fcm.privateKey = pemOf(push.fcm.privateKey);
     for (const upstream of Object.values(upstreams)) {
-      upstream.baseUrl = upstream.baseUrl.replace(/\/+$/, "");
+      upstream.baseUrl = (upstream.baseUrl ?? "").replace(/\/+$/, "");
       completeHttp(upstream, surroundings);
       for (const entity of Object.values(upstream.entities)) {
+        entity.path ??= "";
+        entity.id ??= "";
         nameHeaders(entity);
         if (upstream.kind === "odata") entity.version ??= { pointer: "/@odata.etag" };
       }

@@ -43,3 +43,22 @@ export function variablesOf(text: string): string[] {
   });
   return [...names];
 }
+
+const secretCharsMin = 4;
+
+/** Writes `${VAR}` in the place of what the configuration takes from the environment. */
+export function hidingVariables(configText: string, env: NodeJS.ProcessEnv): (text: string) => string {
+  const secrets = variablesOf(configText)
+    .flatMap((name): [string, string][] => (env[name] ? [[name, env[name]]] : []))
+    .filter(([, value]) => value.length >= secretCharsMin)
+    .toSorted(([, a], [, b]) => b.length - a.length);
+  return (text) =>
+    secrets.reduce(
+      (shown, [name, value]) =>
+        [value, encodeURIComponent(value)].reduce(
+          (done, form) => done.replaceAll(form, () => `\${${name}}`),
+          shown,
+        ),
+      text,
+    );
+}

@@ -20,6 +20,7 @@ export interface Locator {
   positionOf(path: Path): Position;
   /** The last key of `path`. */
   keyPositionOf(path: Path): Position;
+  has(path: Path): boolean;
 }
 
 /** Collects everything that is wrong, so that it can be told at once. */
@@ -31,18 +32,28 @@ export interface Report {
    * ask first, since they run on broken files too.
    */
   sound(path: Path, ...keys: string[]): boolean;
+  /** Whether the file itself says something there; a default is not given. */
+  given(path: Path): boolean;
+  /** A text by others, in which the variables' values stand as `${VAR}`. */
+  withoutSecrets(text: string): string;
 }
 
 /** @param broken paths whose values do not follow the schema */
 export function openReport(
   locator: Locator,
-  { broken, problems }: { broken: Path[]; problems: Finding[] },
+  {
+    broken,
+    problems,
+    withoutSecrets,
+  }: { broken: Path[]; problems: Finding[]; withoutSecrets: (text: string) => string },
 ): Report & { warnings: Finding[] } {
   const warnings: Finding[] = [];
   return {
     warnings,
     problem: (path, message) => problems.push({ ...locator.positionOf(path), path, message }),
     warning: (path, message) => warnings.push({ ...locator.positionOf(path), path, message }),
+    given: (path) => locator.has(path),
+    withoutSecrets,
     sound: (path, ...keys) => keys.every((key) => !broken.some((at) => overlaps(at, [...path, key]))),
   };
 }

@@ -10,6 +10,9 @@ import { closed, integer, jsonPointer, named, text } from "./schema-parts.ts";
  * an editor shows. A key with a default is required here and optional in the file.
  */
 
+/** Optional in the file, since not every kind of upstream needs it, and always there once it is read. */
+type Always<T, K extends keyof T> = Omit<T, K> & { [Key in K]-?: Exclude<T[Key], undefined> };
+
 export type Disposition = Type.Static<typeof Disposition>;
 export const Disposition = Type.Enum(["retry", "conflict", "reject", "park"], {
   description: "What becomes of a mutation whose call failed with this status.",
@@ -306,12 +309,13 @@ export const UpcastStep = Type.Object(
   { ...closed, description: "One step from a version of the app's data to a later one." },
 );
 
-export type EntityConfig = Type.Static<typeof EntityConfig>;
-export const EntityConfig = Type.Object(
+const entityConfig = Type.Object(
   {
-    path: text(
-      "The collection, below `baseUrl`. {/projectId} in it stands for that field of the record: /projects/{/projectId}/tasks.",
-      patterns.urlPath,
+    path: Type.Optional(
+      text(
+        "The collection, below `baseUrl`. {/projectId} in it stands for that field of the record: /projects/{/projectId}/tasks.",
+        patterns.urlPath,
+      ),
     ),
     item: Type.Optional(
       text(
@@ -319,7 +323,7 @@ export const EntityConfig = Type.Object(
         patterns.urlTemplate,
       ),
     ),
-    id: jsonPointer("Where the upstream's record holds its ID."),
+    id: Type.Optional(jsonPointer("Where the upstream's record holds its ID.")),
     keyType: Type.Optional(
       Type.Enum(["string", "number", "guid"], {
         description:
@@ -399,6 +403,10 @@ export const EntityConfig = Type.Object(
   },
   { ...closed, description: "A kind of record." },
 );
+
+/** `path` and `id` are empty where the upstream is a module. */
+export type EntityConfig = Always<Type.Static<typeof entityConfig>, "path" | "id">;
+export const EntityConfig = Type.Unsafe<EntityConfig>(entityConfig);
 
 export type UpstreamAuth =
   | { type: "bearer"; token: string }
@@ -573,8 +581,7 @@ export const EventsConfig = Type.Object(
   },
 );
 
-export type UpstreamConfig = Type.Static<typeof UpstreamConfig>;
-export const UpstreamConfig = Type.Object(
+const upstreamConfig = Type.Object(
   {
     role: Type.Enum(["primary", "shadow"], {
       description:
@@ -584,12 +591,20 @@ export const UpstreamConfig = Type.Object(
       Type.Enum(["rest", "odata"], { description: "The protocol: JSON records over HTTP, or OData 4.0." }),
     ),
     module: Type.Optional(
-      text("A connector of your own, instead of `kind`. This version does not load it yet."),
+      text(
+        "A connector of your own, instead of `kind`: a file such as ./connectors/legacy.ts, found from the configuration " +
+          "file on (docs/module-connectors.md). What it can do, and how, it knows itself.",
+      ),
+    ),
+    settings: Type.Optional(
+      Type.Record(Type.String(), Type.Unknown(), { description: "For `module`: what it is opened with." }),
     ),
     follow: Type.Optional(
       Type.Boolean({ description: "For shadows: also carry changes made in the primary by others." }),
     ),
-    baseUrl: text("Where the upstream is: an absolute http or https URL."),
+    baseUrl: Type.Optional(
+      text("Where the upstream is: an absolute http or https URL. A `module` may do without."),
+    ),
     auth: Type.Optional(UpstreamAuth),
     tls: Type.Optional(TlsConfig),
     proxy: Type.Optional(
@@ -681,6 +696,10 @@ export const UpstreamConfig = Type.Object(
   },
   { ...closed, description: "A system that mutations are replayed into." },
 );
+
+/** `baseUrl` is empty where the upstream is a module that needs none. */
+export type UpstreamConfig = Always<Type.Static<typeof upstreamConfig>, "baseUrl">;
+export const UpstreamConfig = Type.Unsafe<UpstreamConfig>(upstreamConfig);
 
 const tokenKeys = {
   issuer: text("The token's `iss`."),

@@ -152,7 +152,7 @@ function openLocator(document: Document, position: (offset: number) => Position)
     if (standsBelowItsKey && pairAt(document, path) !== undefined) return keyPositionOf(path);
     return position(startOf(node) ?? 0);
   };
-  return { positionOf, keyPositionOf };
+  return { positionOf, keyPositionOf, has: (path) => nodeAt(document, path) !== undefined };
 }
 
 function nodeAt(document: Document, path: Path): Node | undefined {
