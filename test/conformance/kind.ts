@@ -66,6 +66,8 @@ export interface ConformanceServer {
   next(fault: Fault): void;
   /** Every request that came in whole, those with a fault too. */
   requests(): readonly { actor?: string | undefined; requestId?: string | undefined }[];
+  /** Requests that met `hang` and whose client still waits. */
+  hanging(): number;
   /** Goes away: connections are cut, further ones refused. */
   stop(): Promise<void>;
 }

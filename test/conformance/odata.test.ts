@@ -4,7 +4,7 @@ import type { OperationClass } from "../../src/platform/config/schema.ts";
 import type { Connector } from "../../src/upstream/connector.ts";
 import { openODataConnector } from "../../src/upstream/odata/odata-connector.ts";
 import { createODataService, failure, type ODataServiceOptions } from "../fixtures/odata-service.ts";
-import { faults, type Fault as ScriptedFault } from "../fixtures/scripted-faults.ts";
+import { faults, hanging, type Fault as ScriptedFault } from "../fixtures/scripted-faults.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
 import { aRestUpstream } from "../fixtures/upstream-config.ts";
 import { aRecord, creation, failureOf } from "./calls.ts";
@@ -16,7 +16,7 @@ const statusOf = { retry: 429, conflict: 409, reject: 422, park: 428, systemic: 
 type Service = ReturnType<typeof createODataService>;
 
 /** The faults of a real socket, around what the service would answer. */
-function scripted(fault: Fault, service: Service): ScriptedFault {
+function scripted(fault: Fault, service: Service, held: Set<unknown>): ScriptedFault {
   if (typeof fault === "object") {
     const said = failure(statusOf[fault.answer], "no: kari@example.org, 90 12 34 56");
     return ({ send }) => send(said);
@@ -24,7 +24,7 @@ function scripted(fault: Fault, service: Service): ScriptedFault {
   const meant = {
     "lose-request": faults.loseRequest,
     "lose-reply": faults.loseReply,
-    hang: faults.hang,
+    hang: () => hanging(held),
     garbage: faults.garbage,
   }[fault]();
   return (exchange) => meant({ ...exchange, apply: () => service.answer(exchange.request) });
@@ -41,6 +41,7 @@ async function start(options: StartOptions, more: Partial<ODataServiceOptions> =
   const keyType = more.keyType ?? (chooses ? "string" : "number");
   const service = createODataService({ keyType, ...options, ...more });
   const upstream = await startScriptedUpstream();
+  const held = new Set<unknown>();
   upstream.always({}, ({ request, send }) => send(service.answer(request)));
   const entity = {
     path: "/Activities",
@@ -62,7 +63,8 @@ async function start(options: StartOptions, more: Partial<ODataServiceOptions> =
       records: service.texts,
       seed: service.seed,
       change: service.change,
-      next: (fault) => upstream.script({}, scripted(fault, service)),
+      next: (fault) => upstream.script({}, scripted(fault, service, held)),
+      hanging: () => held.size,
       requests: () =>
         upstream.requests.map(({ headers }) => ({
           actor: headers["x-acting-user"],

@@ -1,7 +1,7 @@
 import { textAt } from "../../src/platform/json-text.ts";
 import type { OperationClass } from "../../src/platform/config/schema.ts";
 import { openRestConnector } from "../../src/upstream/rest/rest-connector.ts";
-import { faults, type Fault as ScriptedFault } from "../fixtures/scripted-faults.ts";
+import { faults, hanging, type Fault as ScriptedFault } from "../fixtures/scripted-faults.ts";
 import { startScriptedUpstream } from "../fixtures/scripted-upstream.ts";
 import { aRestUpstream } from "../fixtures/upstream-config.ts";
 import { describeConnector } from "./connector.ts";
@@ -9,7 +9,7 @@ import type { Fault, Kind, StartOptions } from "./kind.ts";
 
 const statusOf = { retry: 429, conflict: 409, reject: 422, park: 415, systemic: 401 } as const;
 
-function scripted(fault: Fault): ScriptedFault {
+function scripted(fault: Fault, held: Set<unknown>): ScriptedFault {
   if (typeof fault === "object") {
     const body = '{"message":"no: kari@example.org, 90 12 34 56"}';
     return faults.status(statusOf[fault.answer], { body });
@@ -17,7 +17,7 @@ function scripted(fault: Fault): ScriptedFault {
   return {
     "lose-request": faults.loseRequest,
     "lose-reply": faults.loseReply,
-    hang: faults.hang,
+    hang: () => hanging(held),
     garbage: faults.garbage,
   }[fault]();
 }
@@ -44,6 +44,7 @@ const rest: Kind = {
     requestId: true,
   },
   async start({ create = "opaque", update = "opaque", delete: remove = "opaque", ...options }) {
+    const held = new Set<unknown>();
     const chooses = choosing.includes(create);
     const upstream = await startScriptedUpstream(storeOptions(options, chooses));
     const { timeoutMs = 10_000, pageSize, ignoresPages } = options;
@@ -76,7 +77,8 @@ const rest: Kind = {
             .map((text) => textAt(text, "/id")!);
         },
         change: (id, patch) => upstream.change("activities", id, patch),
-        next: (fault) => upstream.script({}, scripted(fault)),
+        next: (fault) => upstream.script({}, scripted(fault, held)),
+        hanging: () => held.size,
         requests: () =>
           upstream.requests.map(({ headers }) => ({
             actor: headers["x-acting-user"],

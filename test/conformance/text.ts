@@ -26,12 +26,13 @@ export function describeText(kind: Kind): void {
       expect(valueOf(subject.server.records()[0]!, field)).toBe(plain(token));
     });
 
-    test.runIf(can.keyOrder)("members keep their order", async () => {
-      const subject = await started(kind);
-      await subject.connector.create(creation(kind, "opaque", '{"note":"n","minutes":1}'));
-      const [text] = subject.server.records();
-      expect(text!.indexOf('"note"')).toBeLessThan(text!.indexOf('"minutes"'));
-    });
+    if (can.keyOrder)
+      test("members keep their order", async () => {
+        const subject = await started(kind);
+        await subject.connector.create(creation(kind, "opaque", '{"note":"n","minutes":1}'));
+        const [text] = subject.server.records();
+        expect(text!.indexOf('"note"')).toBeLessThan(text!.indexOf('"minutes"'));
+      });
   });
 }
 

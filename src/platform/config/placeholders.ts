@@ -55,10 +55,14 @@ export function hidingVariables(configText: string, env: NodeJS.ProcessEnv): (te
   return (text) =>
     secrets.reduce(
       (shown, [name, value]) =>
-        [value, encodeURIComponent(value)].reduce(
-          (done, form) => done.replaceAll(form, () => `\${${name}}`),
-          shown,
-        ),
+        formsOf(value).reduce((done, form) => done.replaceAll(form, () => `\${${name}}`), shown),
       text,
     );
+}
+
+/** As it stands in text, in a URL, in JSON and in XML. */
+function formsOf(value: string): string[] {
+  const xml = value.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  const forms = [value, encodeURIComponent(value), JSON.stringify(value).slice(1, -1), xml];
+  return [...new Set([...forms, xml.replaceAll('"', "&quot;")])];
 }
