@@ -96,9 +96,15 @@ export async function readPage(
 ): Promise<ChangePage> {
   const { tenantId, userId, scopes, roles } = identity;
   return await inTenantSnapshot(db, tenantId, async (trx) => {
-    if (clientId !== undefined) await assertOwnClient(trx, { tenantId, clientId }, userId);
     const reader = { tenantId, userId, scopes, roles, clientId };
-    const page = await readChanges(trx, reader, { after: place.position, limit, codec });
+    // Sent together. Neither may go on when the other has failed and the transaction is over.
+    const [owned, read] = await Promise.allSettled([
+      clientId === undefined ? undefined : assertOwnClient(trx, { tenantId, clientId }, userId),
+      readChanges(trx, reader, { after: place.position, limit, codec }),
+    ]);
+    if (owned.status === "rejected") throw owned.reason;
+    if (read.status === "rejected") throw read.reason;
+    const page = read.value;
     assertHonoured(place, page.head);
     return page;
   });

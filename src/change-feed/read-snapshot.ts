@@ -1,11 +1,11 @@
 import { sql, type RawBuilder, type Transaction } from "kysely";
 
+import { readPacked } from "../platform/packed-rows.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import { textArray } from "../platform/pg-arrays.ts";
 import type { Database } from "../platform/schema.ts";
-import { toRecord, type RecordRow } from "../records/record.ts";
 import { scopeAudience } from "./audience.ts";
-import { toShown, type ShownRecord } from "./shown-record.ts";
+import { seen, seenColumns, toSeen, toShown, type SeenRow, type ShownRecord } from "./shown-record.ts";
 
 /** How far a snapshot has come: through the reader's scopes one after the other, in each by position. */
 export interface SnapshotPlace {
@@ -43,20 +43,24 @@ export async function readSnapshot(
   place: SnapshotPlace,
   { limit, codec }: { limit: number; codec: PayloadCodec },
 ): Promise<SnapshotPage> {
-  const { rows } = await selectRows(reader, place, limit + 1).execute(trx);
+  const rows = await readPacked<SnapshotRow>(trx, selectRows(reader, place, limit + 1), {
+    columns: ["step", "position", ...seenColumns],
+    order: ["step", "position"],
+    codec,
+  });
   const page = rows.slice(0, limit);
   const last = rows.length > limit ? page.at(-1) : undefined;
   return {
-    records: page.flatMap((row) => toRecords(row, reader, place, codec)),
-    next: last && { until: place.until, scope: scopeOf(last, place), after: Number(last.position) },
+    records: page.flatMap((row) => toRecords(row, reader, place)),
+    next: last && { until: place.until, scope: scopeOf(last, place), after: last.position },
   };
 }
 
 type SnapshotRow = {
   /** From 1, counted from the scope in which the page begins. */
   step: number;
-  position: string;
-} & (RecordRow | { [column in keyof RecordRow]: null });
+  position: number;
+} & (SeenRow | { [column in keyof SeenRow]: null });
 
 function scopeOf({ step }: SnapshotRow, { scope }: SnapshotPlace): number {
   return scope + step - 1;
@@ -67,11 +71,11 @@ export function selectRows(
   { tenantId, scopes }: SnapshotReader,
   { until, scope, after }: SnapshotPlace,
   limit: number,
-): RawBuilder<SnapshotRow> {
+): RawBuilder<unknown> {
   const audiences = scopes.slice(scope).map(scopeAudience);
   // One audience after the other along the primary key, each for as many rows as are left: however many there are, no
   // row is read that does not count.
-  return sql<SnapshotRow>`
+  return sql`
     with recursive walk (step, total, positions, entities, ids) as (
       select 0, 0, null::bigint[], null::text[], null::text[]
       union all
@@ -87,23 +91,20 @@ export function selectRows(
       ) as part (count, positions, entities, ids)
       where walk.step < ${audiences.length} and walk.total < ${limit}
     )
-    select walk.step, f.position, r.entity, r.server_id, r.version, r.feed_position, r.deleted, r.scopes,
-      r.upstream_version, r.temp_id, r.created_by, r.changed_by, r.changed_base, r.key_id, r.data
+    select walk.step, f.position, ${seen}
     from walk cross join lateral unnest(walk.positions, walk.entities, walk.ids) as f (position, entity, record_id)
     left join record r on r.tenant_id = ${tenantId} and r.entity = f.entity and r.server_id = f.record_id
-      and r.feed_position = f.position and not r.deleted
-    order by walk.step, f.position`;
+      and r.feed_position = f.position and not r.deleted`;
 }
 
 function toRecords(
   row: SnapshotRow,
   { scopes, clientId }: SnapshotReader,
   place: SnapshotPlace,
-  codec: PayloadCodec,
 ): ShownRecord[] {
   if (row.entity === null) return [];
   const first = scopes.findIndex((scope) => row.scopes.includes(scope));
   if (first !== scopeOf(row, place)) return [];
-  const shown = toShown(toRecord(row, codec), clientId);
+  const shown = toShown(toSeen(row), clientId);
   return shown ? [shown] : [];
 }

@@ -2,14 +2,23 @@ import { sql, type Transaction } from "kysely";
 
 import { readKnown } from "../inbox/results.ts";
 import { toResults, type MutationResult } from "../inbox/result-view.ts";
+import { readPacked } from "../platform/packed-rows.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
 import { canSee, type Reader } from "../records/scopes.ts";
-import { recordKey, toRecord, type RecordRow, type StoredRecord } from "../records/record.ts";
+import { recordKey, type StoredRecord } from "../records/record.ts";
 import { audiencesOf } from "./audience.ts";
 import { readHead, type FeedHead } from "./head.ts";
 import { readMovedSince } from "./moved-since.ts";
-import { toShown, type ShownRecord } from "./shown-record.ts";
+import {
+  seen,
+  seenColumns,
+  toSeen,
+  toShown,
+  type SeenRecord,
+  type SeenRow,
+  type ShownRecord,
+} from "./shown-record.ts";
 
 export interface FeedReader extends Reader {
   tenantId: string;
@@ -62,36 +71,35 @@ export async function readChanges(
 ): Promise<ChangePage> {
   const [head, rows] = await Promise.all([
     readHead(trx, reader.tenantId),
-    readRows(trx, reader, after, limit),
+    readRows(trx, reader, { after, limit, codec }),
   ]);
   const more = rows.length > limit;
   const page = rows.slice(0, limit);
   const outcomes = await readOutcomes(trx, reader, page, codec);
   return {
-    changes: toChanges(page, reader, outcomes, codec),
-    position: more ? Number(page.at(-1)?.position ?? after) : head.position,
+    changes: toChanges(page, reader, outcomes),
+    position: more ? (page.at(-1)?.position ?? after) : head.position,
     more,
     head,
   };
 }
 
-type FeedRow = { position: string; mutation_id: string | null } & (
-  | ({ kind: "record" | "revoke" } & RecordRow)
+type FeedRow = { position: number; mutation_id: string | null; data: string | null } & (
+  | ({ kind: "record" | "revoke" } & SeenRow)
   | { kind: "outcome" | "parked" }
 );
+const columns = ["position", "kind", "mutation_id", ...seenColumns] as const;
 
 async function readRows(
   trx: Transaction<Database>,
   reader: FeedReader,
-  after: number,
-  limit: number,
+  { after, limit, codec }: { after: number; limit: number; codec: PayloadCodec },
 ): Promise<FeedRow[]> {
   const { tenantId } = reader;
   const audiences = audiencesOf(reader);
   // Each audience is read along the primary key; the first `limit + 1` rows of all are complete up to their last position.
-  const { rows } = await sql<FeedRow>`
-    select f.position, f.kind, f.mutation_id, r.entity, r.server_id, r.version, r.feed_position, r.deleted, r.scopes,
-      r.upstream_version, r.temp_id, r.created_by, r.changed_by, r.changed_base, r.key_id, r.data
+  const rows = sql`
+    select f.position, f.kind, f.mutation_id, ${seen}
     from (
       select distinct on (page.position) page.*
       from unnest(${audiences}::text[]) as a (audience)
@@ -102,9 +110,8 @@ async function readRows(
       ) page
       order by page.position limit ${limit + 1}
     ) f
-    left join record r on r.tenant_id = ${tenantId} and r.entity = f.entity and r.server_id = f.record_id
-    order by f.position`.execute(trx);
-  return rows;
+    left join record r on r.tenant_id = ${tenantId} and r.entity = f.entity and r.server_id = f.record_id`;
+  return await readPacked<FeedRow>(trx, rows, { columns: [...columns], order: ["position"], codec });
 }
 
 interface Outcome {
@@ -121,7 +128,7 @@ async function readOutcomes(
 ): Promise<Map<string, Outcome>> {
   const outcomes = rows.flatMap((row) =>
     isOutcome(row) && row.mutation_id
-      ? [{ kind: row.kind, mutationId: row.mutation_id, position: Number(row.position) }]
+      ? [{ kind: row.kind, mutationId: row.mutation_id, position: row.position }]
       : [],
   );
   const ids = outcomes.map(({ mutationId }) => mutationId);
@@ -133,21 +140,14 @@ async function readOutcomes(
   return new Map(results.map((result) => [result.id, { result, moved: moved.get(result.id) }]));
 }
 
-function toChanges(
-  rows: FeedRow[],
-  reader: FeedReader,
-  outcomes: Map<string, Outcome>,
-  codec: PayloadCodec,
-): PlacedChange[] {
+function toChanges(rows: FeedRow[], reader: FeedReader, outcomes: Map<string, Outcome>): PlacedChange[] {
   const changes = new Map<string, PlacedChange>();
   for (const row of rows) {
     const key = isOutcome(row) ? row.mutation_id : `${row.entity}/${row.server_id}`;
     if (key === null || changes.has(key)) continue;
-    const position = Number(row.position);
+    const { position } = row;
     const { result, moved } = outcomes.get(key) ?? {};
-    const change = isOutcome(row)
-      ? toOutcomeChange(row, result)
-      : toRecordChange(toRecord(row, codec), reader);
+    const change = isOutcome(row) ? toOutcomeChange(row, result) : toRecordChange(toSeen(row), reader);
     if (!change) continue;
     if (moved) putBeforeOutcome(changes, position, recordKey(moved), toRecordChange(moved, reader));
     changes.set(key, { position, change });
@@ -183,7 +183,7 @@ export function toOutcomeChange(
   return { type: "outcome", result };
 }
 
-export function toRecordChange(record: StoredRecord, reader: FeedReader): Change {
+export function toRecordChange(record: SeenRecord, reader: FeedReader): Change {
   const { entity, serverId: id } = record;
   if (!canSee(reader, record.scopes)) return { type: "revoke", entity, id };
   const shown = toShown(record, reader.clientId);

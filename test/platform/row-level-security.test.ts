@@ -57,7 +57,9 @@ test("every table with a tenant has forced row-level security and one policy, by
     rows.map(({ name }: { name: string }) => ({
       name,
       forced: true,
-      policies: ["t * (tenant_id = current_setting('tidegate.tenant_id'::text, true))"],
+      policies: [
+        "t * (tenant_id = ( SELECT current_setting('tidegate.tenant_id'::text, true) AS current_setting))",
+      ],
     })),
   );
 });
