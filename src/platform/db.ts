@@ -108,17 +108,22 @@ export async function inTenantAtOnce<T>(
   return await (done.last as Promise<T>);
 }
 
-/** Like `inTenant`, for reads: every statement of `work` sees the database as it was at one moment. */
+/**
+ * Like `inTenant`, for reads: every statement of `work` sees the database as it was at one moment. When it resolves, the
+ * transaction may still be about to end: there is nothing that could be lost with it.
+ */
 export async function inTenantSnapshot<T>(
   db: Kysely<Database>,
   tenantId: string,
   work: (trx: Transaction<Database>) => Promise<T>,
 ): Promise<T> {
-  return await db
-    .transaction()
-    .setIsolationLevel("repeatable read")
-    .setAccessMode("read only")
-    .execute((trx) => asTenant(trx, tenantId, work));
+  return await new Promise((resolve, reject) => {
+    db.transaction()
+      .setIsolationLevel("repeatable read")
+      .setAccessMode("read only")
+      .execute(async (trx) => resolve(await asTenant(trx, tenantId, work)))
+      .catch(reject);
+  });
 }
 
 async function asTenant<T>(
