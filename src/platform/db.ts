@@ -92,8 +92,8 @@ export async function inTenantWithLast<T>(
 }
 
 /**
- * Like `inTenant`, for work of one statement, which leaves together with the beginning and the end of its transaction.
- * When it resolves, it is committed.
+ * Like `inTenant`, for work whose statements are all sent at once: they leave together with the beginning and the end of
+ * their transaction. When it resolves, it is committed.
  */
 export async function inTenantAtOnce<T>(
   db: Kysely<Database>,

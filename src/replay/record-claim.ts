@@ -1,6 +1,6 @@
 import { sql, type Kysely, type Transaction } from "kysely";
 
-import { inTenant } from "../platform/db.ts";
+import { inTenant, inTenantAtOnce } from "../platform/db.ts";
 import { bigintArray, textArray, uuidArray } from "../platform/pg-arrays.ts";
 import type { Database } from "../platform/schema.ts";
 import { recordKey, type RecordKey } from "../records/record.ts";
@@ -39,9 +39,12 @@ export async function claimRecords(
   leaseMs: number,
 ): Promise<RecordClaimed[]> {
   const first = [...new Map(asked.toReversed().map((claim) => [recordKey(claim), claim])).values()];
-  const rows = await inTenant(db, tenantId, async (trx) => {
-    await insertClaims(trx, tenantId, first, leaseMs);
-    return await readClaims(trx, tenantId, first);
+  const rows = await inTenantAtOnce(db, tenantId, async (trx) => {
+    const [, claims] = await Promise.all([
+      insertClaims(trx, tenantId, first, leaseMs),
+      readClaims(trx, tenantId, first),
+    ]);
+    return claims;
   });
   const found = new Map(rows.map((row) => [recordKey({ entity: row.entity, serverId: row.server_id }), row]));
   return asked.map((claim): RecordClaimed => {

@@ -3,7 +3,7 @@ import type { Kysely } from "kysely";
 import type { Announce } from "../change-feed/announce.ts";
 import { resolveTempIds, type TempIdState } from "../id-map/id-map.ts";
 import { createBatcher, type Batched } from "../platform/batcher.ts";
-import { inTenant } from "../platform/db.ts";
+import { inTenant, inTenantAtOnce } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
 import type { Database } from "../platform/schema.ts";
 import { readRecords, recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
@@ -113,7 +113,7 @@ export function createReplayStore(
     },
     resolve: createBatcher(
       async (lists) => {
-        const states = await inTenant(db, tenantId, (trx) =>
+        const states = await inTenantAtOnce(db, tenantId, (trx) =>
           resolveTempIds(trx, tenantId, [...new Set(lists.flat())]),
         );
         return lists.map(() => states);
@@ -122,14 +122,16 @@ export function createReplayStore(
     ),
     readDependencies: createBatcher(
       async (lists) => {
-        const ended = await inTenant(db, tenantId, (trx) => readDependencies(trx, tenantId, lists.flat()));
+        const ended = await inTenantAtOnce(db, tenantId, (trx) =>
+          readDependencies(trx, tenantId, lists.flat()),
+        );
         return lists.map(() => ended);
       },
       { itemsMax },
     ),
     readRecord: createBatcher(
       async (keys) => {
-        const records = await inTenant(db, tenantId, (trx) => readRecords(trx, tenantId, keys, codec));
+        const records = await inTenantAtOnce(db, tenantId, (trx) => readRecords(trx, tenantId, keys, codec));
         return keys.map((key) => records.get(recordKey(key)));
       },
       { itemsMax },

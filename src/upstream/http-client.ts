@@ -1,5 +1,6 @@
 import { Pool, type Dispatcher } from "undici";
 
+import { whenAborted } from "../platform/when-aborted.ts";
 import { UpstreamError } from "./connector.ts";
 import { connectThrough, proxyAuthorization } from "./http/proxy.ts";
 import { secureContextOf, type TlsMaterial } from "./http/tls.ts";
@@ -112,11 +113,12 @@ function exchange(pool: Pool, request: HttpRequest, bounds: Bounds): Promise<Htt
   };
   const { signal } = request;
   let deadline: NodeJS.Timeout | undefined;
+  let forget: (() => void) | undefined;
   const settle = (error?: unknown): void => {
     if (progress.settled) return;
     progress.settled = true;
     clearTimeout(deadline);
-    signal?.removeEventListener("abort", onAbort);
+    forget?.();
     if (error === undefined || progress.status >= 300) resolve(answerOf(progress));
     else reject(failureOf(error, progress.controller !== undefined));
   };
@@ -135,7 +137,7 @@ function exchange(pool: Pool, request: HttpRequest, bounds: Bounds): Promise<Htt
 
   if (signal?.aborted) onAbort();
   else {
-    signal?.addEventListener("abort", onAbort);
+    forget = signal && whenAborted(signal, onAbort);
     const { method, path, headers, body = null } = request;
     pool.dispatch(
       { method, path, headers, body, idempotent: false },

@@ -1,3 +1,5 @@
+import { whenAborted } from "../platform/when-aborted.ts";
+
 /** Bounds the calls to one upstream: so many in flight, so many a second, first come first served. */
 export interface Limiter {
   /**
@@ -67,18 +69,17 @@ export function createLimiter({
       if (signal?.aborted) return Promise.reject(signal.reason as Error);
       const { promise, resolve, reject } = Promise.withResolvers<() => void>();
       const waiter: Waiter = { start: resolve };
-      if (signal) {
-        const onAbort = (): void => {
+      queue.add(waiter);
+      startDue();
+      if (signal && queue.has(waiter)) {
+        const callOff = whenAborted(signal, () => {
           if (queue.delete(waiter)) reject(signal.reason as Error);
-        };
-        signal.addEventListener("abort", onAbort, { once: true });
+        });
         waiter.start = (place) => {
-          signal.removeEventListener("abort", onAbort);
+          callOff();
           resolve(place);
         };
       }
-      queue.add(waiter);
-      startDue();
       return promise;
     },
     inFlight: () => inFlight,
