@@ -12,12 +12,13 @@ import {
   type UpstreamRecord,
 } from "../../src/upstream/connector.ts";
 import type { Kind, StartOptions, Subject } from "./kind.ts";
+import { named } from "./named.ts";
 
 /** A server and its connector for the test that asks. */
 export async function started(kind: Kind, options: StartOptions = {}): Promise<Subject> {
   const subject = await kind.start(options);
   onTestFinished(() => subject[Symbol.asyncDispose]());
-  return subject;
+  return kind.names || kind.also ? named(subject, kind) : subject;
 }
 
 export async function failureOf(call: Promise<unknown>): Promise<UpstreamError> {

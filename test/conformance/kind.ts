@@ -5,6 +5,10 @@ import type { OperationClass } from "../../src/platform/config/schema.ts";
 export interface Kind {
   /** The entity that every call names. Its records have `minutes` (a number) and `note` (a text). */
   entity: string;
+  /** What these two are called in the upstream's shape, if something else. */
+  names?: { minutes: string; note: string };
+  /** What every record has to have besides: member → JSON text. */
+  also?: Readonly<Record<string, string>>;
   /** What the two can do together; what is not named here is not tested. */
   can: Abilities;
   /** Starts a server that holds nothing, and opens a connector to it. */

@@ -71,6 +71,7 @@ test.for([
   ["a number that is none", made("<id>A-1</id><minutes>forty</minutes>")],
   ["an entity of its own", made("<id>A-1</id><note>&secret;</note>")],
   ["a character that there is not", made("<id>A-1</id><note>&#0;</note>")],
+  ["a tower", made(`<id>A-1</id>${"<a>".repeat(100)}${"</a>".repeat(100)}`)],
   ["a prefix of nobody", made("<id>A-1</id><x:note>x</x:note>")],
 ] as const)("%s is no answer, and says nothing of what was done", async ([, body]) => {
   expect(await answered(body)).toMatchObject(unclear);

@@ -43,7 +43,7 @@ const parser = new XMLParser({
 export function parseXml(text: string): Element {
   if (/^<!DOCTYPE/i.test(text.replace(prolog, ""))) throw new XmlError("it has a DOCTYPE");
   if (XMLValidator.validate(text) !== true) throw new XmlError("it is not well-formed");
-  const [root, ...others] = (parser.parse(text) as Node[]).filter((node) => tagOf(node) !== undefined);
+  const [root, ...others] = nodesIn(text).filter((node) => tagOf(node) !== undefined);
   if (!root || others.length > 0) throw new XmlError("it has no root of its own");
   return toElement(root, undeclared);
 }
@@ -58,6 +58,14 @@ const undeclared = new Map([
 
 /** As the parser gives it: `{ "tag": [children], ":@": attributes }`, `{ "#text": "…" }`. */
 type Node = Record<string, unknown>;
+
+function nodesIn(text: string): Node[] {
+  try {
+    return parser.parse(text) as Node[];
+  } catch {
+    throw new XmlError("the parser does not take it");
+  }
+}
 
 function tagOf(node: Node): string | undefined {
   return Object.keys(node).find((key) => key !== ":@" && !key.startsWith("#"));

@@ -54,7 +54,7 @@ function checkSettings(
   path: Path,
   report: Report,
 ): boolean {
-  const problems = module.check?.(settings) ?? [];
+  const problems = [...(module.check?.(settings) ?? [])];
   for (const { at, message } of problems)
     report.problem([...path, "settings", ...at], report.withoutSecrets(message));
   return problems.length === 0;

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -96,11 +96,17 @@ const broken: [string, () => string, ...string[]][] = [
   ["an ability that there is not", () => withModule([bySettings, "settings: { kinds: { activity: { search: true } } }"]), `11:17 ${crm}.module: of its entity \`activity\`: it must NOT have additional properties`],
   ["lookups without a reference", () => withModule([bySettings, "settings: { kinds: { activity: { lookup: true } } }"]), `11:17 ${crm}.module: of its entity \`activity\`: \`lookup\` needs \`reference\``],
   ["creates that are looked up, and no lookup", () => withModule([bySettings, "settings: { kinds: { activity: { create: { class: lookup } } } }"]), `11:17 ${crm}.module: of its entity \`activity\`: a create of class lookup needs`],
-  ["keys that age without keys", () => withModule([bySettings, "settings: { kinds: { activity: { create: { class: upsert, keyTtlMs: 5 } } } }"]), `11:17 ${crm}.module: of its entity \`activity\`: \`keyTtlMs\` of create`],
+  ["creates that change what nothing names", () => withModule([bySettings, "settings: { kinds: { activity: { create: { class: upsert } } } }"]), `11:17 ${crm}.module: of its entity \`activity\`: a create of class upsert needs`],
+  ["a check that is asynchronous", () => withModule([written("a.mjs", "export default { entities: {}, open() {}, async check() { return []; } };")]), `11:17 ${crm}.module: can't be used (TypeError`],
+  ["keys that age without keys", () => withModule([bySettings, "settings: { kinds: { activity: { create: { class: opaque, keyTtlMs: 5 } } } }"]), `11:17 ${crm}.module: of its entity \`activity\`: \`keyTtlMs\` of create`],
 ];
 
 test.each(broken)("%s is told by its line", (_name, text, ...expected) => {
   const beginnings = expected.map((beginning) => `tidegate.yaml:${beginning}`);
   const problems = problemsOf(text());
   expect(problems.map((line, index) => line.slice(0, beginnings[index]?.length))).toEqual(beginnings);
+});
+
+test("the types for authors stand alone: a module never gets at what is the engine's", () => {
+  expect(readFileSync("src/connector-module.ts", "utf8")).not.toMatch(/^\s*(import|export .* from)\b/m);
 });

@@ -57,6 +57,8 @@ export function faultIn(entity: unknown): string | undefined {
   if (entity.create?.class === "lookup" && !entity.lookup) return "a create of class lookup needs `lookup`";
   if (entity.create?.class === "conditional" && !entity.create.choosesId && !entity.lookup)
     return "a create of class conditional needs `choosesId` or `lookup`";
+  if (entity.create?.class === "upsert" && !entity.create.choosesId && entity.reference === undefined)
+    return "a create of class upsert needs `choosesId` or `reference`";
   for (const name of ["create", "update", "delete"] as const)
     if (entity[name]?.keyTtlMs !== undefined && entity[name].class !== "idempotency-key")
       return `\`keyTtlMs\` of ${name} is for class idempotency-key`;

@@ -6,6 +6,7 @@ import { moduleIn } from "../../platform/config/module-shape.ts";
 import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.ts";
 import { TidegateError } from "../../platform/errors.ts";
 import type { Connector } from "../connector.ts";
+import { withoutValues } from "../redact.ts";
 import { failuresOf, toPlain } from "./failures.ts";
 import { guardConnector } from "./module-connector.ts";
 import { openModuleHttp } from "./module-http.ts";
@@ -26,7 +27,7 @@ export function openModuleConnector(id: string, config: UpstreamConfig, { log }:
     upstream: id,
     timeoutMs,
     concurrency,
-    log: moduleLog(log, id),
+    log: moduleLog(log, id, settings),
     failure: failuresOf(config),
     http,
   };
@@ -40,7 +41,7 @@ export function openModuleConnector(id: string, config: UpstreamConfig, { log }:
   try {
     connector = found.open(settings, context);
   } catch (error) {
-    throw refused(`can't be opened (${toPlain(error)})`);
+    throw refused(`can't be opened (${withoutValues(toPlain(error), JSON.stringify(settings))})`);
   }
   const [missing] = missingIn(connector, config);
   if (missing !== undefined) throw refused(`opens no connector with \`${missing}\``);
