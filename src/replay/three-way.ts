@@ -45,7 +45,10 @@ export interface Sides {
  */
 export function isClash(patch: string, { base, before, current }: Sides): boolean {
   const members = isObject(patch) ? membersOf(patch) : undefined;
-  if (members?.size && hasMembers(current) && hasMembers(base)) {
+  const seen = base === undefined ? before : base;
+  // Without members it makes an object, and changes none.
+  const isInside = members?.size ? hasMembers(current) : current !== null && isObject(current);
+  if (members && isInside && hasMembers(seen)) {
     return [...members].some(([key, value]) =>
       isClash(value, {
         base: memberOf(base, key, undefined),
@@ -55,7 +58,6 @@ export function isClash(patch: string, { base, before, current }: Sides): boolea
     );
   }
   if (isSame(toSeen(patch), current)) return false;
-  const seen = base === undefined ? before : base;
   return seen === undefined || !isSame(seen, current);
 }
 
