@@ -12,6 +12,7 @@ export interface KnownMutation {
   entity: string;
   fingerprint: string;
   status: FinalStatus | "pending" | "parked";
+  /** What it waits for, of the same client's: others' mutations are none of its business. */
   blockedBy: string | null;
   /** Whether it is kept back behind a parked mutation. */
   held: boolean;
@@ -86,7 +87,11 @@ const selectKnown = sql`
     (select user_id from client c where c.tenant_id = k.tenant_id and c.client_id = k.client_id) as user_id
   from mutation_key k
   left join lateral (
-    select state, blocked_by, problem from delivery
+    select state, problem, (
+      select b.mutation_id from mutation_key b
+      where b.tenant_id = k.tenant_id and b.mutation_id = delivery.blocked_by and b.client_id = k.client_id
+    ) as blocked_by
+    from delivery
     where k.status is null and tenant_id = k.tenant_id and client_id = k.client_id and seq = k.seq
       and mutation_id = k.mutation_id
     limit 1

@@ -210,12 +210,8 @@ function unresolved(
     const creates = state.creates.filter(isBefore);
     const open = creates.find(({ status }) => status === null);
     if (open) return behind(open, claim.clientId, ready);
-    const failed = creates.at(-1);
-    if (failed)
-      return rejected(
-        "dependency-failed",
-        `${failed.mutationId}, the create of ${toTempId(tempId)}, was not done.`,
-      );
+    if (creates.length > 0)
+      return rejected("dependency-failed", `The create of ${toTempId(tempId)} was not done.`);
     return rejected(
       "unknown-reference",
       state.creates.length === 0

@@ -42,6 +42,8 @@ describe("two processes and an upstream without versions", { timeout: 120_000 },
     theirs.add({ op: "update", entity, recordId, baseVersion: version, data: { minutes: 60 } });
     await theirs.send({ wait: 0 });
     await waitingOrEnded(api, theirs);
+    // It is nobody's business who is at work on it.
+    expect(await theirs.outcomes()).toMatchObject([{ status: "pending", blockedBy: null }]);
     gate.resolve();
     first.signal("SIGCONT");
     expect(linesOf([...(await mine.settled(40_000)), ...(await theirs.settled(40_000))])).toEqual([
