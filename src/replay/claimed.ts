@@ -21,7 +21,7 @@ export async function judgeClaimed(
   judge: () => Promise<Judgement>,
 ): Promise<Judgement | { kind: "busy"; blockedBy: string }> {
   const judgement = await judge();
-  if (judgement.kind !== "allowed" || isShadow(slice) || isVersioned(ready.config)) return judgement;
+  if (judgement.kind !== "allowed" || isShadow(slice) || !areClaimed(ready.config)) return judgement;
   const claimed = await claimRecord(slice, ready);
   if (claimed.kind === "busy") return { kind: "busy", blockedBy: claimed.mutationId };
   const hasMoved = claimed.feedPosition !== (judgement.target.stored?.feedPosition ?? 0);
@@ -32,6 +32,16 @@ export async function judgeClaimed(
 export function isVersioned(config: EntityConfig): boolean {
   const changes = [config.update, config.delete].filter(({ enabled }) => enabled);
   return changes.every((operation) => operation.class === "conditional");
+}
+
+/**
+ * Whether whoever changes a record of this entity has to have it alone, since some change of it is made of what was read
+ * before: compared with it, or sent with it as a whole. By `client-wins` nothing is compared.
+ */
+export function areClaimed(config: EntityConfig): boolean {
+  const { update, conflict } = config;
+  if (conflict !== "client-wins") return !isVersioned(config);
+  return update.enabled && update.method === "PUT" && update.class !== "conditional";
 }
 
 /** Claims the record of a mutation until what the mutation comes to is written down. @throws {LaneLost} as above. */

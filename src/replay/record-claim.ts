@@ -28,7 +28,8 @@ export type RecordClaimed =
 
 /**
  * Claims records of one tenant, each for one lane. A claim that a lane's owner before had is the lane's next owner's at
- * once; another lane's only when its lease is over on the database's clock.
+ * once; another lane's when its lease is over on the database's clock, or its lane has another owner by now: that one may
+ * never ask for it.
  *
  * The result is in the order of `asked`. Rows are locked in the order of their keys, as in every statement here.
  */
@@ -78,7 +79,11 @@ async function insertClaims(
     on conflict (tenant_id, entity, server_id) do update set lane_id = excluded.lane_id, epoch = excluded.epoch,
       mutation_id = excluded.mutation_id, lease_until = excluded.lease_until
     where (record_claim.lane_id = excluded.lane_id and record_claim.epoch <= excluded.epoch)
-      or record_claim.lease_until <= clock_timestamp()`.execute(trx);
+      or record_claim.lease_until <= clock_timestamp()
+      or exists (
+        select 1 from lane l
+        where l.tenant_id = ${tenantId} and l.lane_id = record_claim.lane_id and l.epoch > record_claim.epoch
+      )`.execute(trx);
 }
 
 interface ClaimRow {

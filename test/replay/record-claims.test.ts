@@ -22,6 +22,7 @@ import { rowsOf } from "./rows.ts";
 import { startWorkerProcess } from "./worker-process.ts";
 
 const entity = entityName("reject", "upsert");
+type PolicyConfig = { crm: { entities: Record<string, object> } };
 const never = new Promise<void>(() => undefined);
 
 describe("two processes and an upstream without versions", { timeout: 120_000 }, () => {
@@ -75,6 +76,71 @@ describe("two processes and an upstream without versions", { timeout: 120_000 },
     expect(new Set([ours?.status, others?.status])).toEqual(new Set(["applied", "conflict"]));
     expect(held(upstream, recordId)).toMatchObject({ minutes: kept });
     expect(await rowsOf(api.database, "select 1 from record_claim")).toEqual([]);
+  });
+});
+
+describe("which changes have a record alone", { timeout: 60_000 }, () => {
+  let upstream: ScriptedUpstream;
+  let gateway: TestGateway;
+  beforeAll(async () => {
+    upstream = await startScriptedUpstream(storeOptions);
+    const { crm } = policyEntities(upstream.url, { timeoutMs: 20_000 }) as PolicyConfig;
+    const whole = { path: "/whole", update: { class: "upsert", method: "PUT" } };
+    const entities = {
+      ...crm.entities,
+      whole: { ...crm.entities[entityName("client-wins", "upsert")], ...whole },
+    };
+    gateway = await startGateway({ queues: "postgres", upstreams: { crm: { ...crm, entities } } });
+  });
+  afterAll(async () => {
+    await gateway?.close();
+    await upstream?.stop();
+  });
+
+  test.each([
+    ["where nothing is compared, as nothing stands against a change", "client-wins-upsert", false],
+    ["where the upstream compares", "reject-conditional", false],
+    [
+      "where others' changes may be compared with it, though its own author names no version",
+      "reject-upsert",
+      true,
+    ],
+    ["where it is sent as a whole, made of what was read", "whole", true],
+  ])("%s: %s", async (_what, name, isAlone) => {
+    const { recordId, path } = await seenRecord(gateway, upstream, name);
+    const [mine, theirs] = [newPhone(gateway), newPhone(gateway)];
+    const gate = Promise.withResolvers<void>();
+    const isChange = ({ method, path: asked }: { method: string; path: string }) =>
+      method !== "GET" && asked === path;
+    upstream.script(isChange, faults.hold(gate.promise));
+    mine.add({ op: "update", entity: name, recordId, data: { mine: 1 } });
+    await mine.send({ wait: 0 });
+    await upstream.received(isChange, 2);
+    expect(await rowsOf(gateway.database, "select 1 from record_claim")).toHaveLength(isAlone ? 1 : 0);
+    theirs.add({ op: "update", entity: name, recordId, data: { theirs: 1 } });
+    await theirs.send({ wait: 0 });
+    await waitingOrEnded(gateway, theirs);
+    expect((await theirs.outcomes())[0]?.status).toBe(isAlone ? "pending" : "applied");
+    gate.resolve();
+    expect(linesOf([...(await mine.settled()), ...(await theirs.settled())])).toEqual(["applied", "applied"]);
+    expect(held(upstream, recordId, name)).toMatchObject({ mine: 1, theirs: 1 });
+  });
+
+  test("a claim that was left behind by an owner whose lane has another one holds nobody up, whatever its lease says", async () => {
+    const { recordId } = await seenRecord(gateway, upstream, entity);
+    const [mine, theirs] = [newPhone(gateway), newPhone(gateway)];
+    mine.add({ op: "update", entity, recordId, data: { mine: 1 } });
+    await mine.send();
+    const [{ id } = { id: "" }] = await mine.settled();
+    await rowsOf(
+      gateway.database,
+      `insert into record_claim (tenant_id, entity, server_id, lane_id, epoch, mutation_id, lease_until)
+       select tenant_id, $1, $2, lane_id, epoch - 1, $3, now() + interval '1 hour' from lane where client_id = $4`,
+      [entity, recordId, id, mine.clientId],
+    );
+    theirs.add({ op: "update", entity, recordId, data: { theirs: 1 } });
+    expect(linesOf(await theirs.replay())).toEqual(["applied"]);
+    expect(await rowsOf(gateway.database, "select 1 from record_claim")).toEqual([]);
   });
 });
 
@@ -147,14 +213,14 @@ async function startApi({ url }: ScriptedUpstream, rest: object): Promise<TestGa
 }
 
 /** A record that both phones have seen. */
-async function seenRecord(api: TestGateway, upstream: ScriptedUpstream) {
+async function seenRecord(api: TestGateway, upstream: ScriptedUpstream, name = entity) {
   const recordId = randomUUID();
-  upstream.seed(entity, [JSON.stringify({ id: recordId, minutes: 45 })]);
+  upstream.seed(name, [JSON.stringify({ id: recordId, minutes: 45 })]);
   const phone = newPhone(api);
-  phone.add({ op: "update", entity, recordId, data: { seen: true } });
+  phone.add({ op: "update", entity: name, recordId, data: { seen: true } });
   await phone.send({ wait: 0 });
   const [result] = await phone.settled();
-  return { recordId, version: result?.version, path: `/${entity}/${recordId}` };
+  return { recordId, version: result?.version, path: `/${name}/${recordId}` };
 }
 
 async function waitingOrEnded({ database }: TestGateway, { clientId }: Phone): Promise<void> {
@@ -164,8 +230,8 @@ async function waitingOrEnded({ database }: TestGateway, { clientId }: Phone): P
   await vi.waitFor(isOne, { timeout: 40_000, interval: 50 });
 }
 
-function held(upstream: ScriptedUpstream, id: string): unknown {
-  const request = { method: "GET", path: `/${entity}/${id}`, headers: {}, body: Buffer.alloc(0) };
+function held(upstream: ScriptedUpstream, id: string, name = entity): unknown {
+  const request = { method: "GET", path: `/${name}/${id}`, headers: {}, body: Buffer.alloc(0) };
   return JSON.parse(upstream.apply(request).body ?? "null");
 }
 
