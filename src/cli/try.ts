@@ -9,6 +9,7 @@ import { TidegateError } from "../platform/errors.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
 import { primaryOf } from "../upstream/primary.ts";
+import { sendsRecord } from "../upstream/sends-record.ts";
 import { compileUpcast, UpcastError } from "../upstream/upcast.ts";
 import { openUpstream, type Upstream } from "../upstream/upstream.ts";
 import { startCapture, type Captured } from "./capture.ts";
@@ -62,8 +63,9 @@ export async function tryMutation(file: string, { env, sample, write }: TryOptio
   }
   const hide = hidingVariables(readConfigFile(file), env);
   const origin = new URL(upstream.baseUrl).origin;
-  if (mutation.op === "update" && upstream.entities[mutation.entity]?.update.method === "PUT")
-    write("# A PUT carries the whole record; here that is the change alone.\n");
+  const update = upstream.entities[mutation.entity]?.update;
+  if (mutation.op === "update" && update && sendsRecord(update))
+    write(`# A ${update.method} carries the whole record; here that is the change alone.\n`);
   for (const request of capture.requests) write(hide(toText(request, { origin, config: upstream })));
   if (failure !== undefined) write(`not sent: ${failure}\n`);
   return failure === undefined ? 0 : 1;

@@ -17,7 +17,8 @@ const fields = {
   version: Type.Optional(Type.String({ description: "The record's version after it." })),
   blockedBy: Type.Optional(
     Type.Union([Type.String({ format: "uuid" }), Type.Null()], {
-      description: "The client's own mutation that a pending one waits for; null also while it waits for somebody else's.",
+      description:
+        "The client's own mutation that a pending one waits for; null also while it waits for somebody else's.",
     }),
   ),
   problem: Type.Optional(Type.Unsafe<object>({ $ref: "Problem#" })),

@@ -1,4 +1,5 @@
 import type { EntityConfig } from "../platform/config/schema.ts";
+import { sendsRecord } from "../upstream/sends-record.ts";
 import type { Judgement } from "./judge.ts";
 import type { ReadyMutation } from "./prepare.ts";
 import type { RecordClaimed } from "./record-claim.ts";
@@ -41,7 +42,7 @@ export function isVersioned(config: EntityConfig): boolean {
 export function areClaimed(config: EntityConfig): boolean {
   const { update, conflict } = config;
   if (conflict !== "client-wins") return !isVersioned(config);
-  return update.enabled && update.method === "PUT" && update.class !== "conditional";
+  return update.enabled && sendsRecord(update) && update.class !== "conditional";
 }
 
 /** Claims the record of a mutation until what the mutation comes to is written down. @throws {LaneLost} as above. */

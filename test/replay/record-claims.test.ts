@@ -85,11 +85,10 @@ describe("which changes have a record alone", { timeout: 60_000 }, () => {
   beforeAll(async () => {
     upstream = await startScriptedUpstream(storeOptions);
     const { crm } = policyEntities(upstream.url, { timeoutMs: 20_000 }) as PolicyConfig;
-    const whole = { path: "/whole", update: { class: "upsert", method: "PUT" } };
-    const entities = {
-      ...crm.entities,
-      whole: { ...crm.entities[entityName("client-wins", "upsert")], ...whole },
-    };
+    const bare = crm.entities[entityName("client-wins", "upsert")];
+    const whole = { ...bare, path: "/whole", update: { class: "upsert", method: "PUT" } };
+    const named = { ...bare, path: "/named", update: { class: "upsert", method: "PATCH", sends: "record" } };
+    const entities = { ...crm.entities, whole, named };
     gateway = await startGateway({ queues: "postgres", upstreams: { crm: { ...crm, entities } } });
   });
   afterAll(async () => {
@@ -106,6 +105,7 @@ describe("which changes have a record alone", { timeout: 60_000 }, () => {
       true,
     ],
     ["where it is sent as a whole, made of what was read", "whole", true],
+    ["where it is sent as a whole by another method", "named", true],
   ])("%s: %s", async (_what, name, isAlone) => {
     const { recordId, path } = await seenRecord(gateway, upstream, name);
     const [mine, theirs] = [newPhone(gateway), newPhone(gateway)];
@@ -125,6 +125,21 @@ describe("which changes have a record alone", { timeout: 60_000 }, () => {
     expect(linesOf([...(await mine.settled()), ...(await theirs.settled())])).toEqual(["applied", "applied"]);
     expect(held(upstream, recordId, name)).toMatchObject({ mine: 1, theirs: 1 });
   });
+
+  test.each(["whole", "named"])(
+    "%s: an update that is sent as a whole keeps what others have changed",
+    async (name) => {
+      const { recordId } = await seenRecord(gateway, upstream, name);
+      upstream.change(name, recordId, '{"theirs":1}');
+      const mine = newPhone(gateway);
+      mine.add({ op: "update", entity: name, recordId, data: { mine: 1 } });
+      expect(linesOf(await mine.replay())).toEqual(["applied"]);
+      upstream.change(name, recordId, '{"theirs":2}');
+      mine.add({ op: "update", entity: name, recordId, data: { mine: 2 } });
+      expect(linesOf(await mine.replay())).toEqual(["applied"]);
+      expect(held(upstream, recordId, name)).toMatchObject({ mine: 2, theirs: 2 });
+    },
+  );
 
   test("a claim that was left behind by an owner whose lane has another one holds nobody up, whatever its lease says", async () => {
     const { recordId } = await seenRecord(gateway, upstream, entity);
