@@ -1,5 +1,7 @@
+import { uuidOf } from "../platform/uuid.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping.ts";
+import { sendsRecord } from "../upstream/sends-record.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import { applied, isConflict, type Effect, type EffectContext } from "./effect.ts";
 
@@ -10,9 +12,19 @@ export async function create(context: EffectContext): Promise<Effect> {
 
 export async function update(context: EffectContext): Promise<Effect> {
   const { upstream, entity, data, whole, version, tempId, call, change } = context;
-  const named = { ...call, entity, id: idOf(context), version, tempId };
+  const idempotencyKey = keyOf(context);
+  const named = { ...call, idempotencyKey, entity, id: idOf(context), version, tempId };
   const answer = await change(() => upstream.update({ ...named, patch: data, data: whole }));
   return applied(await withState(context, answer));
+}
+
+/**
+ * A whole record is made of what was read, and a repeat is another call when that has changed: its key would be refused, or
+ * answered as if it had been made.
+ */
+function keyOf({ upstream, entity, whole, call: { idempotencyKey } }: EffectContext): string {
+  const config = upstream.entity(entity)?.update;
+  return config && sendsRecord(config) ? uuidOf(`${idempotencyKey} ${whole}`) : idempotencyKey;
 }
 
 /**

@@ -16,8 +16,11 @@ describe("a merge whose answer is lost", () => {
   let upstream: ScriptedUpstream;
   let gateway: TestGateway;
   beforeAll(async () => {
-    upstream = await startScriptedUpstream(storeOptions);
-    gateway = await startGateway({ upstreams: policyEntities(upstream.url) });
+    upstream = await startScriptedUpstream({ ...storeOptions, strictKeys: true });
+    const { crm } = policyEntities(upstream.url) as { crm: { entities: Record<string, object> } };
+    const keyed = crm.entities[entityName("client-wins", "idempotency-key")];
+    const whole = { ...keyed, path: "/whole", update: { class: "idempotency-key", method: "PUT" } };
+    gateway = await startGateway({ upstreams: { crm: { ...crm, entities: { ...crm.entities, whole } } } });
   });
   afterAll(async () => {
     await gateway?.close();
@@ -61,6 +64,27 @@ describe("a merge whose answer is lost", () => {
       }
     },
   );
+
+  test("a record that is sent as a whole again has its first key only if it is the same again", async () => {
+    for (const clerk of [{}, { minutes: 7, note: "clerk" }]) {
+      const recordId = randomUUID();
+      const path = `/whole/${recordId}`;
+      upstream.seed("whole", [JSON.stringify({ id: recordId, minutes: 45, note: "n" })]);
+      upstream.script({ method: "PUT", path }, async (exchange) => {
+        await faults.loseReply()(exchange);
+        upstream.change("whole", recordId, JSON.stringify(clerk));
+      });
+      const phone = newPhone(gateway);
+      phone.add({ op: "update", entity: "whole", recordId, data: { minutes: 50 } });
+      phone.add({ op: "update", entity: "whole", recordId, data: { more: 1 } });
+      expect(linesOf(await phone.replay())).toEqual(["applied", "applied"]);
+      expect(JSON.parse(upstream.records("whole").at(-1) ?? "")).toMatchObject({
+        ...clerk,
+        minutes: 50,
+        more: 1,
+      });
+    }
+  });
 
   test("own edits that were queued behind it go on, field by field", async () => {
     for (const name of resolvable) {
