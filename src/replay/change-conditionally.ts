@@ -17,7 +17,7 @@ const triesMax = 3;
 
 /**
  * Changes a record only as it was last seen. One that has moved is looked at: if nothing stands against it, the change is
- * made on what is there. An upstream that goes on refusing a record that has not moved means something else by it.
+ * made on what is there. Without a version it would be made on anything. An upstream that goes on refusing a record that has not moved means something else by it.
  */
 export async function changeConditionally(
   context: EffectContext,
@@ -41,6 +41,7 @@ export async function changeConditionally(
         return conflict(current);
       version = current.version;
       whole = mergePatch(current.data, context.data);
+      if (version === undefined && context.upstream.config.role === "primary") throw unversioned();
     }
     try {
       return await send({ ...context, version, whole });
@@ -52,4 +53,11 @@ export async function changeConditionally(
     }
   }
   throw new UpstreamError("the record changes all the time", { certainty: "refused", disposition: "retry" });
+}
+
+function unversioned(): UpstreamError {
+  return new UpstreamError("the upstream tells no version of the record", {
+    certainty: "not-sent",
+    disposition: "park",
+  });
 }

@@ -37,6 +37,19 @@ describe("whatever the queues are on", () => {
     await vi.waitFor(isWaiting, { timeout: 20_000, interval: 20 });
   }
 
+  test("what is to be changed only if nobody else has, is not changed where the upstream tells no version", async () => {
+    const phone = newPhone(gateway);
+    const { entity, recordId } = await createdBy(phone, "conditional");
+    const path = `/${entity}/${recordId}`;
+    upstream.always({ path }, ({ apply, send }) => send({ ...apply(), headers: {} }));
+    phone.add({ op: "update", entity, recordId, data: { minutes: 50 } });
+    expect(linesOf(await phone.replay())).toEqual(["applied"]);
+    phone.add({ op: "update", entity, recordId, data: { minutes: 55 } });
+    phone.add({ op: "delete", entity, recordId });
+    expect(linesOf(await phone.replay())).toEqual(["parked upstream-unexpected", "pending"]);
+    expect(held(entity, recordId)).toMatchObject({ minutes: 50 });
+  });
+
   test("a change of a version that is no longer current is a conflict, with the record as it is now", async () => {
     const [mine, theirs] = [newPhone(gateway), newPhone(gateway)];
     const { entity, recordId, version } = await createdBy(mine, "upsert");
