@@ -60,7 +60,7 @@ test("what later updates of the same record in the log made of it may be found, 
     { rejected: { seq: 6, id: "" } },
   ];
   type Arguments = Parameters<typeof ownLater>;
-  const own = { ...update(1, "a", ""), data: '{"minutes":1}' };
+  const own = { ...update(1, "a", ""), data: '{"minutes":1}', config: {} };
   const later = ownLater({ entries } as unknown as Arguments[0], own as unknown as Arguments[1]);
   expect(later.map((text) => JSON.parse(text))).toEqual([{ minutes: 2 }, { minutes: 2, note: "x" }]);
 });

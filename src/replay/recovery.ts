@@ -1,9 +1,11 @@
 import type { Mutation } from "../inbox/mutation.ts";
+import type { EntityConfig } from "../platform/config/schema.ts";
 import { mergePatch } from "../platform/json-text.ts";
 import type { Author } from "./blocks.ts";
 import type { SentBetween } from "./claim.ts";
 import type { ReadyMutation } from "./prepare.ts";
 import type { Slice } from "./slice.ts";
+import { touchedIn } from "./three-way.ts";
 
 const dayMs = 86_400_000;
 /** Phones' clocks are wrong; by more than this hardly ever without being far off. */
@@ -47,13 +49,21 @@ export function sentBeforeRecovery(
  * What a mutation set, as the client's later updates of the record would have left it: after the first of them, after the
  * second, and so on. When it may all have been done before, one of these may be what is found.
  */
-export function ownLater({ entries }: Pick<Slice, "entries">, { mutation, data }: ReadyMutation): string[] {
+export function ownLater(
+  { entries }: Pick<Slice, "entries">,
+  { mutation, data, config }: Pick<ReadyMutation, "mutation" | "data" | "config">,
+): string[] {
   const later = entries.flatMap((entry) =>
-    "mutation" in entry && isOfSameRecord(entry.mutation, mutation) ? [entry.mutation.data ?? "{}"] : [],
+    "mutation" in entry && isOfSameRecord(entry.mutation, mutation) ? [sentOf(entry.mutation, config)] : [],
   );
   return later.map((_, index) =>
     later.slice(0, index + 1).reduce((merged, patch) => mergePatch(merged, patch), data),
   );
+}
+
+/** Of a merge only what it touched. */
+function sentOf({ data = "{}", base }: Mutation, { conflict }: EntityConfig): string {
+  return conflict === "merge" && base !== undefined ? touchedIn(data, base) : data;
 }
 
 function isOfSameRecord(later: Mutation, { seq, entity, recordId }: Mutation): boolean {

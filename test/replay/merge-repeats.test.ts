@@ -7,6 +7,7 @@ import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/script
 import { storeOptions } from "./capabilities.ts";
 import { entityName, policyEntities } from "./policies.ts";
 import { linesOf, newPhone, type Phone } from "./phone.ts";
+import { rowsOf } from "./rows.ts";
 import { startWorkerProcess } from "./worker-process.ts";
 
 const resolvable = ["idempotency-key", "upsert", "client-id", "conditional", "lookup"] as const;
@@ -119,6 +120,23 @@ describe("a merge whose answer is lost", () => {
     });
     expect(JSON.parse(answer.body ?? "")).toMatchObject({ minutes: 7, note: "x" });
     expect(answer.body).not.toContain(theMentor?.recordId);
+  });
+
+  // The last one: whatever comes after it may have been sent before.
+  test("what a restored database has forgotten is recognised, and what others did stays", async () => {
+    for (const name of resolvable) {
+      const record = await seen(name);
+      // Both edits were made, and a clerk's.
+      upstream.change(record.entity, record.recordId, '{"minutes":55,"note":"clerk"}');
+      await rowsOf(gateway.database, "update installation set recovered_at = clock_timestamp()");
+      record.merge({ minutes: 50, note: "n" }, { minutes: 45, note: "n" });
+      record.merge({ minutes: 55, note: "n" }, { minutes: 50, note: "n" });
+      record.merge({ tags: ["b"], note: "phone" }, { tags: ["a"], note: "n" });
+      const lines = linesOf(await record.phone.replay());
+      expect(lines, name).toEqual(["applied", "applied", "conflict upstream-conflict"]);
+      expect(record.held()).toMatchObject({ minutes: 55, note: "clerk", tags: ["a"] });
+      expect(record.bodies().filter((body) => "note" in (body as object))).toEqual([]);
+    }
   });
 
   async function seen(name: Resolvable) {
