@@ -1,4 +1,5 @@
 import { mergePatch } from "../platform/json-text.ts";
+import { isSameRecord } from "../records/same-record.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import { applied, conflict, gone, isConflict, isOurs, type Effect, type EffectContext } from "./effect.ts";
@@ -29,7 +30,7 @@ export async function changeCompared(
     }
     const objection = context.objection(current);
     if (objection) return objection;
-    if (refused && isUnmoved(refused, current)) return conflict(current);
+    if (refused && isUnmoved(context, refused, current)) return conflict(current);
     try {
       const whole = mergePatch(current.data, context.data);
       return await resolve({ ...context, version: current.version, whole });
@@ -42,6 +43,13 @@ export async function changeCompared(
   throw new UpstreamError("the record changes all the time", { certainty: "refused", disposition: "retry" });
 }
 
-function isUnmoved(before: UpstreamAnswer, after: UpstreamAnswer): boolean {
-  return before.version === after.version && before.data === after.data;
+function isUnmoved(
+  { upstream, entity }: EffectContext,
+  before: UpstreamAnswer,
+  after: UpstreamAnswer,
+): boolean {
+  if (before.version !== after.version) return false;
+  const config = upstream.entity(entity);
+  if (before.data === undefined || after.data === undefined || !config) return before.data === after.data;
+  return isSameRecord(before.data, after.data, config);
 }

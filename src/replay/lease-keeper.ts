@@ -11,7 +11,7 @@ export interface LeaseKeeper {
 }
 
 /**
- * Renews the leases of a tenant's lanes that are down to two thirds, together; commits renew most of them before. A lease
+ * Renews the leases of a tenant's lanes, and of their claims on records, that are down to two thirds, together; commits renew most of them before. A lease
  * of three call's deadlines is thus never shorter than one and a half when a call starts.
  */
 export function createLeaseKeeper(
@@ -23,7 +23,7 @@ export function createLeaseKeeper(
 
   async function renew(): Promise<void> {
     const startedAt = performance.now();
-    const short = [...slices].filter(({ leaseUntil }) => leaseUntil - startedAt < (2 / 3) * leaseMs);
+    const short = [...slices].filter((slice) => endOf(slice) - startedAt < (2 / 3) * leaseMs);
     if (short.length === 0 || isRenewing) return;
     isRenewing = true;
     try {
@@ -60,4 +60,9 @@ export function createLeaseKeeper(
     },
     stop: () => clearInterval(timer),
   };
+}
+
+/** Lost claims are not renewed, so they don't count. */
+function endOf({ leaseUntil, recordClaim }: Slice): number {
+  return Math.min(leaseUntil, recordClaim?.leaseUntil ?? Infinity);
 }

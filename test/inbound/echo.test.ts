@@ -97,6 +97,30 @@ describe(
       expect(lines(others)).toEqual(["upsert v1", "upsert v2", "upsert v3"]);
     });
 
+    test("a merge with what a clerk has changed, which is nobody's second change and counts as the clerk's", async () => {
+      await using all = await opened({ entity: { conflict: "merge" } });
+      const { upstream, phone, mine, others, gate } = all;
+      upstream.seed("activities", ['{"id":1,"n":0,"m":0}']);
+      await others.until(() => others.held.size === 1);
+      const baseVersion = others.held.get("activity/1")?.version;
+      upstream.script({ method: "PATCH" }, answeredLate(gate.promise));
+      upstream.change("activities", "1", '{"m":1}');
+      phone.add({ op: "update", recordId: "1", baseVersion, base: { n: 0 }, data: { n: 1 } });
+      await phone.send({ wait: 0 });
+      await others.until(() => others.held.get("activity/1")?.data?.["n"] === 1);
+      gate.resolve();
+      await applied(phone);
+      phone.add({ op: "update", recordId: "1", baseVersion, base: { n: 1 }, data: { n: 2 } });
+      phone.add({ op: "update", recordId: "1", baseVersion, base: { m: 0 }, data: { m: 2 } });
+      await phone.send();
+      expect(linesOf(await phone.settled())).toEqual(["applied", "applied", "conflict upstream-conflict"]);
+      await mine.until(() => lines(mine).filter((line) => line === "applied").length === 2);
+      await others.until(() => others.held.get("activity/1")?.data?.["n"] === 2);
+      expect(others.held.get("activity/1")?.data).toMatchObject({ n: 2, m: 1 });
+      const told = others.told.map(({ data }) => `${String(data?.["n"])} ${String(data?.["m"])}`);
+      expect(new Set(told).size).toBe(told.length);
+    });
+
     test("a delete", async () => {
       await using all = await opened({ poll: { sweepEveryMs: 100 } });
       const { upstream, phone, mine, others, gate } = all;

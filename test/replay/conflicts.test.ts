@@ -50,6 +50,21 @@ describe("whatever the queues are on", () => {
     expect(held(entity, recordId)).toMatchObject({ minutes: 50 });
   });
 
+  test("a refusal of a record that has not moved ends, in whatever order the upstream writes its fields", async () => {
+    const phone = newPhone(gateway);
+    const { entity, recordId, version } = await createdBy(phone, "upsert", { minutes: 45, note: "n" });
+    const path = `/${entity}/${recordId}`;
+    let reads = 0;
+    upstream.always({ method: "PATCH", path }, faults.status(409));
+    upstream.always({ method: "GET", path }, ({ apply, send }) => {
+      const members = Object.entries(JSON.parse(apply().body ?? "{}") as object);
+      const body = JSON.stringify(Object.fromEntries(reads++ % 2 ? members.toReversed() : members));
+      send({ status: 200, body });
+    });
+    phone.add({ op: "update", entity, recordId, baseVersion: version, data: { minutes: 50 } });
+    expect(linesOf(await phone.replay({ wait: 5 }))).toEqual(["conflict upstream-conflict"]);
+  });
+
   test("a change of a version that is no longer current is a conflict, with the record as it is now", async () => {
     const [mine, theirs] = [newPhone(gateway), newPhone(gateway)];
     const { entity, recordId, version } = await createdBy(mine, "upsert");
