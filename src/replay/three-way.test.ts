@@ -130,18 +130,17 @@ function placesIn(record: string): Map<string, string> {
 
 /** As an app tells it: what it saw of each field that it changes, null for one that was not there. */
 function toldOf(record: string, patch: string): string {
-  const isObject = (text: string) => text.startsWith("{");
   const held = new Map(slicesAt(record).map(({ key, start, end }) => [key, record.slice(start, end)]));
   const members = slicesAt(patch).map(({ key, start, end }) => {
     const [old, value] = [held.get(key) ?? "null", patch.slice(start, end)];
-    return `"${key}":${isObject(old) && isObject(value) ? toldOf(old, value) : old}`;
+    return `"${key}":${old.startsWith("{") && value.startsWith("{") ? toldOf(old, value) : old}`;
   });
   return `{${members.join(",")}}`;
 }
 
 test("of random edits of both sides a merge keeps each change of either, or it clashes; and never where they are apart", () => {
   const seen = { merged: 0, clashed: 0 };
-  for (let seed = 1; seed <= 500; seed++) {
+  for (let seed = 1; seed <= 200; seed++) {
     const random = newRandom(seed);
     const before = randomObject(random, 2);
     const [mine, theirs] = [edited(random, before), edited(random, before)];

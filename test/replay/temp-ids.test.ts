@@ -119,7 +119,7 @@ describe.each(queueBackends())("on %s", (queues) => {
       user.add({ op: "create", recordId: tempId(), data: { minutes: 1 } });
       await user.send({ wait: 0 });
       await expect.poll(async () => await waitsFor(user)).toBe(create.id);
-      expect(await user.outcomes()).toMatchObject(Array(2).fill({ status: "pending", blockedBy: null }));
+      expect(await user.outcomes()).toMatchObject([pending, pending]);
     }
     gate.resolve();
     expect(linesOf(await made)).toEqual(["applied"]);
@@ -237,6 +237,8 @@ describe.each(queueBackends())("on %s", (queues) => {
     expect(upstream.records("activities").filter((text) => text.includes(marker))).toEqual([]);
   });
 });
+
+const pending = { status: "pending", blockedBy: null };
 
 function bodyHas(marker: string): (request: RecordedRequest) => boolean {
   return ({ method, body }) => method === "POST" && body.toString().includes(marker);
