@@ -1,5 +1,7 @@
 import { loadConfig } from "../platform/config/load.ts";
-import { probeConfig, type Finding } from "./probe.ts";
+import { probeConfig } from "./probe.ts";
+import { unsafeRepeats } from "./repeats.ts";
+import type { Finding } from "./shown.ts";
 
 interface CheckOptions {
   env: NodeJS.ProcessEnv;
@@ -19,7 +21,8 @@ export async function checkConfig(
   file: string,
   { env, isProbing, isJson, write }: CheckOptions,
 ): Promise<number> {
-  const { config, warnings } = loadConfig(file, env);
+  const { config, warnings: own } = loadConfig(file, env);
+  const warnings = [...own, ...unsafeRepeats(config)];
   const findings = isProbing ? await probeConfig(config) : [];
   const code = exitCodeOf(findings);
   if (isJson) write(`${JSON.stringify({ file, exitCode: code, warnings, findings }, undefined, 2)}\n`);

@@ -1,27 +1,27 @@
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 
 import { pino } from "pino";
 
-import type { Config, EntityConfig, UpstreamConfig } from "../platform/config/schema.ts";
+import type { EntityConfig, UpstreamConfig } from "../platform/config/schema.ts";
 import { UpstreamError, type UpstreamPage } from "../upstream/connector.ts";
-import { MappingError } from "../upstream/mapping.ts";
 import { urlsOf } from "../upstream/rest/urls.ts";
 import { openUpstream, type Upstream } from "../upstream/upstream.ts";
+import { pagesOf } from "./probe-list.ts";
+import {
+  attempt,
+  broken,
+  unverified,
+  works,
+  type Attempt,
+  type Finding,
+  type Looked,
+  type Shown,
+} from "./shown.ts";
 
-/** What one look at an upstream has shown. Holds nothing of any record. */
-export interface Finding {
-  tenant: string;
-  upstream: string;
-  entity: string;
-  what: "access" | "list" | "id" | "version" | "fromUpstream" | "unknown id" | "lookup";
-  result: "works" | "broken" | "unverified";
-  detail: string;
-}
-
-type Shown = Pick<Finding, "what" | "result" | "detail">;
+const log = pino({ level: "silent" });
 
 /** Asks every upstream of the configuration, entity by entity, by its own connector. Only reads. */
-export async function probeConfig({ tenants }: Config): Promise<Finding[]> {
+export async function probeConfig({ tenants }: Looked): Promise<Finding[]> {
   const findings: Finding[] = [];
   for (const [tenant, { upstreams }] of Object.entries(tenants))
     for (const [id, config] of Object.entries(upstreams))
@@ -35,7 +35,7 @@ async function probeUpstream(
 ): Promise<Omit<Finding, "tenant" | "upstream">[]> {
   // Each call speaks for itself: no breaker stops the next.
   const circuit = { ...config.circuit, failures: 1_000_000 };
-  const upstream = openUpstream(id, { ...config, circuit }, { log: pino({ level: "silent" }) });
+  const upstream = openUpstream(id, { ...config, circuit }, { log });
   try {
     const findings: Omit<Finding, "tenant" | "upstream">[] = [];
     for (const [entity, entityConfig] of Object.entries(config.entities)) {
@@ -50,29 +50,24 @@ async function probeUpstream(
 
 async function probeEntity(upstream: Upstream, entity: string, config: EntityConfig): Promise<Shown[]> {
   const listed = await attempt(() => upstream.list({ entity }));
-  const unknown = await attempt(() => upstream.observe({ entity, id: randomUUID() }));
+  const [first] = "value" in listed ? listed.value.records : [];
+  const unknown = await attempt(() => upstream.observe({ entity, id: unknownIdLike(first?.id) }));
   const shown: Shown[] = [accessOf([listed, unknown])];
   shown.push(...listOf(listed, config));
-  const [first] = "value" in listed ? listed.value.records : [];
+  if ("value" in listed) shown.push(...(await pagesOf(upstream, { entity, config, first: listed.value })));
   shown.push(...(await recordOf(upstream, { entity, config, id: first?.id })), unknownOf(unknown));
   if (config.lookup !== undefined) shown.push(await lookupOf(upstream, entity, config));
   return shown;
 }
 
-type Attempt<T> = { value: T } | { error: UpstreamError | MappingError };
-
-async function attempt<T>(call: () => Promise<T>): Promise<Attempt<T>> {
-  try {
-    return { value: await call() };
-  } catch (error) {
-    if (error instanceof UpstreamError || error instanceof MappingError) return { error };
-    throw error;
-  }
+/** Of the same form as one that exists: to an ID of another form some servers answer 400. */
+function unknownIdLike(id = ""): string {
+  const place = id.split("/");
+  const own = place.pop()!;
+  if (/^\d+$/.test(own)) return [...place, "2147483646"].join("/");
+  const isHex = /^[0-9a-f]{12,64}$/.test(own);
+  return [...place, isHex ? randomBytes(32).toString("hex").slice(0, own.length) : randomUUID()].join("/");
 }
-
-const works = (what: Shown["what"], detail = ""): Shown => ({ what, result: "works", detail });
-const broken = (what: Shown["what"], detail: string): Shown => ({ what, result: "broken", detail });
-const unverified = (what: Shown["what"], detail: string): Shown => ({ what, result: "unverified", detail });
 
 /** Whether the upstream was reached, and took us for who we are. */
 function accessOf(attempts: Attempt<unknown>[]): Shown {
@@ -115,13 +110,22 @@ async function recordOf(
   const shown: Shown[] = [];
   if (config.version) {
     const where = "header" in config.version ? `header ${config.version.header}` : config.version.pointer;
-    shown.push(
-      held.value.version ? works("version", where) : broken("version", `a record has none at ${where}`),
-    );
+    shown.push(versionAt(where, held.value.version, config));
   }
   const read = await attempt(() => upstream.read({ entity, id }));
   shown.push("error" in read ? broken("fromUpstream", read.error.message) : works("fromUpstream"));
   return shown;
+}
+
+function versionAt(where: string, version: string | undefined, config: EntityConfig): Shown {
+  if (!version) return broken("version", `a record has none at ${where}`);
+  const isAsked = [config.update, config.delete].some((operation) => operation.class === "conditional");
+  if (!isAsked || !version.startsWith("W/")) return works("version", where);
+  return unverified(
+    "version",
+    `${where} is weak (W/), as frameworks make it of an answer's bytes: many such servers don't look at If-Match, and ` +
+      "changes of others are overwritten unseen. A change with a wrong If-Match has to be answered 412",
+  );
 }
 
 function unknownOf(unknown: Attempt<unknown>): Shown {
@@ -143,7 +147,7 @@ async function lookupOf(upstream: Upstream, entity: string, config: EntityConfig
   if (path === undefined)
     return unverified("lookup", "whether unknown references are filtered out is not known");
   // What the connector leaves out, since it does not carry our reference.
-  const raw = await attempt(() => upstream.list({ entity, after: path }));
+  const raw = await searchedAsList(upstream, { entity, config, path });
   if ("error" in raw) return unverified("lookup", raw.error.message);
   const strangers = raw.value.records.length;
   if (strangers === 0) return works("lookup", "an unknown reference finds nothing");
@@ -152,4 +156,25 @@ async function lookupOf(upstream: Upstream, entity: string, config: EntityConfig
     `the filter is ignored: an unknown reference is answered with ${strangers} other records. They are told apart by ` +
       "the reference, but only while the answer is a single page",
   );
+}
+
+/** The answer to a search, read as a list. */
+async function searchedAsList(
+  { id, config: upstream }: Upstream,
+  { entity, config, path }: { entity: string; config: EntityConfig; path: string },
+): Promise<Attempt<UpstreamPage>> {
+  const { found } = config;
+  if (found?.single) return { value: { records: [], next: undefined } };
+  const { list: _, ...rest } = config;
+  const list = found ?? config.list;
+  const searching = openUpstream(
+    id,
+    { ...upstream, entities: { [entity]: list ? { ...rest, list } : rest } },
+    { log },
+  );
+  try {
+    return await attempt(() => searching.list({ entity, after: path }));
+  } finally {
+    await searching.close();
+  }
 }

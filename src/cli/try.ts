@@ -148,7 +148,7 @@ function failureOf(error: unknown, requests: number): string | undefined {
 
 /** Every other header may hold a secret: configured ones, signatures, who we are. */
 const shownHeaders =
-  /^(accept|content-type|content-length|host|idempotency-key|if-(none-)?match|x-request-id|odata-.*|prefer)$/i;
+  /^(accept|accept-encoding|content-type|content-length|host|idempotency-key|if-(none-)?match|x-request-id|odata-.*|prefer)$/i;
 
 function toText(
   { method, path, headers, body }: Captured,

@@ -1,4 +1,5 @@
 import { setTimeout as wait } from "node:timers/promises";
+import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
 
 import { describe, expect, onTestFinished, test } from "vitest";
 
@@ -275,4 +276,39 @@ test("calls beyond the connections wait for one", async () => {
   const client = clientOf(upstream.url, { connections: 3 });
   await Promise.all(Array.from({ length: 20 }, () => client.send(post())));
   expect(most).toBe(3);
+});
+
+async function answered(coding: string, body: Buffer, status = 200): Promise<HttpClient> {
+  const upstream = await startScriptedUpstream();
+  onTestFinished(async () => await upstream.stop());
+  upstream.always({}, ({ response }) => {
+    response.writeHead(status, { "content-encoding": coding }).end(body);
+  });
+  return clientOf(upstream.url, { answerBytesMax: 1_000_000 });
+}
+
+describe("an answer in a coding that nobody asked for", () => {
+  const text = '{"id":7,"note":"blåbær"}';
+
+  test.each([
+    ["gzip", gzipSync(text)],
+    ["X-GZIP", gzipSync(text)],
+    ["deflate", deflateSync(text)],
+    ["br", brotliCompressSync(text)],
+    ["identity", Buffer.from(text)],
+  ])("%s is read", async (coding, body) => {
+    expect((await (await answered(coding, body)).send(post())).body.toString()).toBe(text);
+  });
+
+  test.each([
+    ["a bomb", "gzip", gzipSync(Buffer.alloc(50_000_000))],
+    ["cut short", "gzip", gzipSync(text).subarray(0, 20)],
+    ["in two codings", "gzip, br", gzipSync(text)],
+    ["in one that nobody knows", "dcb", Buffer.from(text)],
+  ])("%s is ambiguous after a success, and a failure keeps its status", async (_, coding, body) => {
+    const failure = await failureOf((await answered(coding, body)).send(post()));
+    expect(failure).toMatchObject({ certainty: "ambiguous", disposition: "retry", status: 200 });
+    const refused = await (await answered(coding, body, 422)).send(post());
+    expect([refused.status, refused.body.length]).toEqual([422, 0]);
+  });
 });

@@ -2,6 +2,7 @@ import { Pool, type Dispatcher } from "undici";
 
 import { whenAborted } from "../platform/when-aborted.ts";
 import { UpstreamError } from "./connector.ts";
+import { decoded } from "./http/decode.ts";
 import { connectThrough, proxyAuthorization } from "./http/proxy.ts";
 import { secureContextOf, type TlsMaterial } from "./http/tls.ts";
 
@@ -10,6 +11,7 @@ export interface HttpClientOptions {
   connections: number;
   /** From the first byte written to the last byte read. Waiting for a socket does not count. */
   timeoutMs: number;
+  /** As it comes, and again decoded. */
   answerBytesMax?: number;
   tls?: TlsMaterial | undefined;
   /** An https origin is reached by a tunnel through it, an http one by asking it for the whole URL. */
@@ -48,6 +50,7 @@ export interface HttpClient {
 
 const MIB = 1024 * 1024;
 const CONNECT_MS_MAX = 10_000;
+const IDLE_MS_MAX = 1_000;
 
 /** A keep-alive pool to one origin, one request at a time on each connection. Nothing is connected before the first. */
 export function openHttpClient(
@@ -67,6 +70,9 @@ export function openHttpClient(
     // One deadline of ours covers the whole exchange; these two would only cover its parts.
     headersTimeout: 0,
     bodyTimeout: 0,
+    // Of servers that don't tell when they close an idle connection, some do so after two seconds; a call that crosses the
+    // close is ambiguous.
+    keepAliveTimeout: IDLE_MS_MAX,
   });
   const outgoing = isForwarded ? forwardedBy(proxy, origin) : (request: HttpRequest) => request;
   return {
@@ -119,7 +125,7 @@ function exchange(pool: Pool, request: HttpRequest, bounds: Bounds): Promise<Htt
     progress.settled = true;
     clearTimeout(deadline);
     forget?.();
-    if (error === undefined || progress.status >= 300) resolve(answerOf(progress));
+    if (error === undefined || progress.status >= 300) resolve(decoded(answerOf(progress), bounds));
     else reject(failureOf(error, progress.controller !== undefined));
   };
   const giveUp = (reason: Error): void => {

@@ -170,3 +170,18 @@ test("calls in a row arrive in their order on whatever connections", async () =>
     Array.from({ length: 50 }, (_, n) => n),
   );
 });
+
+test.each([
+  ["an ID with NUL", '{"id":"a\\u0000b"}'],
+  ["an ID of half a character", '{"id":"\\ud800"}'],
+  ["an ID of pages", `{"id":"${"x".repeat(1_001)}"}`],
+  ["a version with NUL", '{"id":1,"version":"\\u0000"}'],
+])("%s is not taken over: the call is unclear, and a person decides", async (_, body) => {
+  const { system, upstream } = await setup({ entity: { version: { pointer: "/version" } } });
+  const parked = { certainty: "ambiguous", disposition: "park" };
+  system.always({}, faults.status(200, { body }));
+  await expect(upstream.create(create)).rejects.toMatchObject(parked);
+  system.always({}, faults.status(200, { body: `[${body}]` }));
+  await expect(upstream.list({ entity: "activity" })).rejects.toMatchObject(parked);
+  await expect(upstream.observePage({ entity: "activity" })).rejects.toMatchObject(parked);
+});

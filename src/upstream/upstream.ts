@@ -20,6 +20,7 @@ import { openModuleConnector } from "./module/open-module.ts";
 import { openODataConnector } from "./odata/odata-connector.ts";
 import { openRestConnector } from "./rest/rest-connector.ts";
 import { sendsRecord } from "./sends-record.ts";
+import { usable } from "./usable.ts";
 import { compileUpcast, type Upcast, type Versioned } from "./upcast.ts";
 
 /**
@@ -193,7 +194,11 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
       const records = await guarded(call, (c) => connector.lookup(c));
       return await Promise.all(records.map((record) => toAnswer(record, entity)));
     },
-    list: (call) => guarded(call, (c) => connector.list(c)),
+    async list(call) {
+      const page = await guarded(call, (c) => connector.list(c));
+      page.records.forEach(usable);
+      return page;
+    },
     readHeld: (call) => guarded(call, (c) => connector.read(c)),
     async observe(call) {
       const record = await guarded(call, (c) => connector.read(c));
@@ -251,10 +256,8 @@ function withReference(body: string, { reference }: EntityConfig, tempId: string
 }
 
 /** A record that can't be mapped is answered without data: that it exists must not be lost. */
-async function toAnswer(
-  { id, version, body }: UpstreamRecord,
-  { fromUpstream }: Entity,
-): Promise<UpstreamAnswer> {
+async function toAnswer(record: UpstreamRecord, { fromUpstream }: Entity): Promise<UpstreamAnswer> {
+  const { id, version, body } = usable(record);
   if (body === undefined) return { id, version, data: undefined };
   try {
     return { id, version, data: await fromUpstream(body) };

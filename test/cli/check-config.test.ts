@@ -10,10 +10,16 @@ import { aFile, cliEnv, configOf, runCli, type Ran } from "./run-cli.ts";
 
 const payload = "nobody may read this";
 
+/** Of classes that leave no question after a lost reply. */
+const sure = {
+  create: { class: "idempotency-key" },
+  update: { class: "upsert" },
+  delete: { class: "client-id" },
+};
 const searched = { reference: "/externalRef", lookup: "{path}?externalRef={tempId}" };
 
 async function probe(baseUrl: string, entity: object = {}): Promise<Ran> {
-  const file = await configOf(baseUrl, { version: { header: "etag" }, ...searched, ...entity });
+  const file = await configOf(baseUrl, { version: { header: "etag" }, ...sure, ...searched, ...entity });
   const ran = await runCli(["check-config", file, "--probe"], { env: cliEnv });
   expect(ran.out + ran.err).not.toContain(payload);
   expect(ran.out + ran.err).not.toContain(cliEnv.CLI_TOKEN);
@@ -45,10 +51,20 @@ describe("check-config", { timeout: 180_000 }, () => {
 
   test("a sound file is exit code 0, and calls nobody", async () => {
     const upstream = await anUpstream();
-    const file = await configOf(upstream.url);
+    const file = await configOf(upstream.url, sure);
     const { code, out } = await runCli(["check-config", file], { env: cliEnv });
     expect([code, out]).toEqual([0, `${file} is valid.\n`]);
     expect(upstream.requests).toEqual([]);
+  });
+
+  test("calls whose lost replies nobody can resolve are named loudly", async () => {
+    const { code, out } = await runCli(["check-config", await configOf("http://crm")], { env: cliEnv });
+    expect([code, out]).toEqual([
+      0,
+      expect.stringContaining(
+        "\nwarning: ours/crm/activity: A LOST REPLY TO A CALL (create, update, delete) CAN'T BE RESOLVED",
+      ),
+    ]);
   });
 
   test("a probe reads, shows what works without any of the data, and writes nothing", async () => {
@@ -122,7 +138,7 @@ describe("check-config", { timeout: 180_000 }, () => {
   test("an empty upstream can't show everything: exit code 2, and --json says the same", async () => {
     const upstream = await startScriptedUpstream();
     onTestFinished(async () => await upstream.stop());
-    const file = await configOf(upstream.url);
+    const file = await configOf(upstream.url, sure);
     const { code, out } = await runCli(["check-config", file, "--probe", "--json"], { env: cliEnv });
     const told = JSON.parse(out) as { exitCode: number; findings: { what: string; result: string }[] };
     expect([code, told.exitCode]).toEqual([2, 2]);

@@ -42,6 +42,8 @@ function checkUpstream(
     checkBaseUrl(upstream.baseUrl, [...path, "baseUrl"], report);
   if (report.sound(path, "retry") && upstream.retry.baseMs > upstream.retry.capMs)
     report.problem([...path, "retry"], "`baseMs` must not exceed `capMs`");
+  if ("errors" in upstream && "kind" in upstream && upstream.kind !== "rest")
+    report.problem([...path, "errors"], "is for kind rest");
   const entities = mapsIn(upstream.entities);
   const entityNames = entities.map(([name]) => name);
   for (const [name, entity] of isKnown ? entities : [])

@@ -31,8 +31,12 @@ export const patterns = {
       "a path such as {path}/{id} or {item}/archive?by=us, in which {path}, {item}, {id} and {/pointers} stand for values",
   },
   lookup: {
-    pattern: "^(?=.*\\{tempId\\})(\\{path\\}|/)([^\\s{}]|\\{path\\}|\\{tempId\\})*$",
+    pattern: "^(?=.*\\{tempId\\})(\\{path\\}|/)([^\\s{#]|\\{(path|tempId)\\}|\\{(?![A-Za-z]*\\}))*$",
     words: "a path with {tempId} in it, such as {path}?externalRef={tempId}",
+  },
+  since: {
+    pattern: "^[^\\s=]+(=.*\\{since(Ms|Seconds)?\\}.*)?$",
+    words: "a query parameter's name, or name=value with {since}, {sinceMs} or {sinceSeconds} in the value",
   },
   status: {
     pattern: "^[345][0-9][0-9]$",

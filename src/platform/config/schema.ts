@@ -184,7 +184,9 @@ export const ListConfig = Type.Object(
   {
     since: Type.Optional(
       text(
-        "The query parameter that asks for what changed since a time (RFC 3339, UTC), the time itself included or not.",
+        "The query parameter that asks for what changed since a time (RFC 3339, UTC), the time itself included or not. " +
+          "With another form of it: name=value, with {since}, {sinceMs} or {sinceSeconds} (since 1970) in the value.",
+        patterns.since,
       ),
     ),
     path: Type.Optional(text("Where the list is, if not at {path}: a path and query.", patterns.urlTemplate)),
@@ -497,6 +499,28 @@ export const TlsConfig = Type.Object(
   },
 );
 
+export type ErrorRule = Type.Static<typeof ErrorRule>;
+export const ErrorRule = Type.Object(
+  {
+    at: jsonPointer("Where an answer's body tells of it."),
+    is: Type.Optional(
+      Type.Array(Type.Union([Type.String(), Type.Number(), Type.Boolean()]), {
+        minItems: 1,
+        description:
+          "What stands there. Without it: anything but null, false, 0 and what is empty. A number also fits as text.",
+      }),
+    ),
+    status: integer(
+      "The status that such an answer counts as: 404 none, 409 conflict, 422 refused, 503 unclear …",
+      {
+        minimum: 400,
+        maximum: 599,
+      },
+    ),
+  },
+  { ...closed, description: "An answer that says so counts as one of this status." },
+);
+
 export type PollConfig = Type.Static<typeof PollConfig>;
 export const PollConfig = Type.Object(
   {
@@ -672,6 +696,13 @@ const upstreamConfig = Type.Object(
       named(patterns.status, Disposition, {
         default: {},
         description: "Overrides of what a failure's status means, e.g. { 404: park, 423: retry }.",
+      }),
+    ),
+    errors: Type.Optional(
+      Type.Array(ErrorRule, {
+        description:
+          "For `kind: rest`: failures that answers tell of in their bodies, whatever their status, e.g. " +
+          "{ at: /success, is: [false], status: 422 }. The first that fits counts.",
       }),
     ),
     processingMs: integer(

@@ -1,7 +1,13 @@
 import type { OperationConfig, UpstreamAuth, UpstreamConfig } from "../../platform/config/schema.ts";
 import type { Call } from "../connector.ts";
 
-const defaults = { accept: "application/json", "user-agent": "tidegate", "content-type": "application/json" };
+const defaults = {
+  accept: "application/json",
+  // Without it any coding would do.
+  "accept-encoding": "identity",
+  "user-agent": "tidegate",
+  "content-type": "application/json",
+};
 
 /** The headers of one upstream's calls, as names and values in turn. */
 export interface HeaderSet {

@@ -17,9 +17,11 @@ export function connectThrough(
   options: buildConnector.BuildOptions & { timeoutMs: number },
 ): Connect {
   const { timeoutMs, ...rest } = options;
+  const { ca } = rest as { ca?: string[] };
   const secure = buildConnector({ ...rest, allowH2: false, timeout: timeoutMs });
   return (target, callback) => {
-    openTunnel(new URL(proxy), `${target.hostname}:${target.port || 443}`, timeoutMs, (opened) => {
+    const host = target.hostname.includes(":") ? `[${target.hostname}]` : target.hostname;
+    openTunnel({ proxy: new URL(proxy), ca }, `${host}:${target.port || 443}`, timeoutMs, (opened) => {
       if (opened instanceof Error) callback(opened, null);
       else secure({ ...target, httpSocket: opened as never }, callback);
     });
@@ -36,7 +38,7 @@ export function proxyAuthorization(proxy: string): string[] {
 
 /** @param done is told the tunnel, or what failed, once. */
 function openTunnel(
-  proxy: URL,
+  { proxy, ca }: { proxy: URL; ca: string[] | undefined },
   authority: string,
   timeoutMs: number,
   done: (opened: Duplex | Error) => void,
@@ -51,7 +53,8 @@ function openTunnel(
     headers: { host: authority, ...(name !== undefined && { [name]: value }) },
     agent: false,
   };
-  const request = proxy.protocol === "https:" ? secureRequest(options) : plainRequest(options);
+  const request =
+    proxy.protocol === "https:" ? secureRequest({ ...options, ...(ca && { ca }) }) : plainRequest(options);
   const deadline = setTimeout(() => void request.destroy(new Error("timeout")), timeoutMs);
   request.once("connect", ({ statusCode = 0 }, socket, head) => {
     clearTimeout(deadline);

@@ -98,6 +98,24 @@ describe("a proxy", () => {
     expect(server.requests[0]!.headers["proxy-authorization"]).toBeUndefined();
   });
 
+  test("that speaks TLS itself, by an authority of one's own, tunnels as well", async () => {
+    const server = await startSecureServer();
+    await using proxy = await startHttpProxy(server.port, tlsPem.server);
+    const client = clientOf("https://crm.test", { tls: { ca: tlsPem.ca }, proxy: proxy.url });
+    expect((await client.send(post())).status).toBe(200);
+    expect(proxy.asked).toEqual(["CONNECT crm.test:443"]);
+    const unbelieved = clientOf("https://crm.test", { proxy: proxy.url });
+    expect(await failureOf(unbelieved.send(post()))).toMatchObject({ certainty: "not-sent" });
+    expect(server.requests).toHaveLength(1);
+  });
+
+  test("is asked for an IPv6 address in brackets", async () => {
+    await using proxy = await startHttpProxy(1);
+    proxy.refuses = "403 Forbidden";
+    await failureOf(clientOf("https://[2001:db8::1]:8443", { proxy: proxy.url }).send(post()));
+    expect(proxy.asked).toEqual(["CONNECT [2001:db8::1]:8443"]);
+  });
+
   test.for(["403 Forbidden", "407 Proxy Authentication Required", "503 Busy", "silence"])(
     "that answers CONNECT with %s leaves the request unsent, and mayStart unasked",
     async (refuses) => {

@@ -1,8 +1,8 @@
 import type { Page } from "../../connector-module.ts";
 import type { UpstreamPage, UpstreamRecord } from "../connector.ts";
+import { isUsableName } from "../usable.ts";
 import { nonsense } from "./failures.ts";
 
-const nameCharsMax = 1000;
 const placeCharsMax = 8000;
 const bodyCharsMax = 4 * 1024 * 1024;
 
@@ -17,9 +17,9 @@ interface Asked {
 export function toRecord(value: unknown, { id: asked, withBody = false }: Asked = {}): UpstreamRecord {
   if (typeof value !== "object" || value === null) throw nonsense("something else than a record");
   const { id, version, body } = value as Record<string, unknown>;
-  if (!isName(id)) throw nonsense("a record without a usable ID");
+  if (!isUsableName(id)) throw nonsense("a record without a usable ID");
   if (asked !== undefined && id !== asked) throw nonsense("another record than was asked for");
-  if (version !== undefined && !isName(version)) throw nonsense("a version of no use");
+  if (version !== undefined && !isUsableName(version)) throw nonsense("a version of no use");
   if (body !== undefined && !isObjectText(body))
     throw nonsense("a record that is not the text of a JSON object");
   if (body === undefined && withBody) throw nonsense("a record without its state");
@@ -34,15 +34,9 @@ export function toRecords(value: unknown): UpstreamRecord[] {
 export function toPage(value: unknown, after: string | undefined): UpstreamPage {
   if (typeof value !== "object" || value === null) throw nonsense("something else than a page");
   const { records, next } = value as Partial<Page>;
-  if (next !== undefined && !isName(next, placeCharsMax)) throw nonsense("a next page of no use");
+  if (next !== undefined && !isUsableName(next, placeCharsMax)) throw nonsense("a next page of no use");
   if (next !== undefined && next === after) throw nonsense("the same page as the next one");
   return { records: toRecords(records), next };
-}
-
-/** Kept in Postgres as text, which has no NUL, and sent as UTF-8, which has no half surrogates. */
-function isName(value: unknown, charsMax = nameCharsMax): value is string {
-  if (typeof value !== "string" || value === "" || value.length > charsMax) return false;
-  return !value.includes("\0") && value.isWellFormed();
 }
 
 function isObjectText(value: unknown): value is string {

@@ -3,7 +3,7 @@ import { slicesAt, textAt, valueAt } from "../../platform/json-text.ts";
 import { UpstreamError, type UpstreamRecord } from "../connector.ts";
 import type { HttpAnswer } from "../http-client.ts";
 import { excerptOf } from "../redact.ts";
-import { toText } from "./text.ts";
+import { textOf, toText } from "./text.ts";
 import type { EntityUrls } from "./urls.ts";
 
 /** An entity, and where its records are. */
@@ -11,22 +11,32 @@ export interface PlacedEntity extends EntityConfig {
   urls: EntityUrls;
 }
 
-const utf8 = new TextDecoder("utf-8", { fatal: true });
-
 /**
  * The JSON text of a successful answer; undefined when it has no body.
- * @throws {UpstreamError} `ambiguous` when it is not JSON in UTF-8: the upstream did something, and did not say what.
+ * @throws {UpstreamError} `ambiguous` when it is not JSON: the upstream did something, and did not say what.
  */
-export function jsonOf({ status, body }: HttpAnswer): string | undefined {
-  if (body.length === 0) return undefined;
-  try {
-    const text = utf8.decode(body);
-    if (text.trim() === "") return undefined;
-    JSON.parse(text);
-    return text;
-  } catch {
+export function jsonOf(answer: HttpAnswer): string | undefined {
+  const { status, body } = answer;
+  if (isBlank(body)) return undefined;
+  refusePage(answer);
+  const text = textOf(answer);
+  if (text === undefined)
     throw unusable("the answer is not JSON", "retry", { status, excerpt: excerptOf(body) });
-  }
+  return text;
+}
+
+/**
+ * A web page is what logins and proxies answer, also under status 200.
+ * @throws {UpstreamError} `ambiguous` for one
+ */
+export function refusePage({ status, body }: HttpAnswer): void {
+  const start = body.subarray(0, 200).toString("latin1").trimStart();
+  if (/^(\xef\xbb\xbf)?\s*<(!doctype html|html)[\s>]/i.test(start))
+    throw unusable("the answer is a web page", "retry", { status, excerpt: excerptOf(body) });
+}
+
+function isBlank(body: Buffer): boolean {
+  return body.length < 100 && body.toString().trim() === "";
 }
 
 /**
@@ -65,7 +75,7 @@ interface Said {
 
 /** What an answer says of the record that it is about: as the operation's `answer` tells, else by the record in it. */
 function saidBy(answer: HttpAnswer, entity: EntityConfig, form: AnswerConfig | undefined): Said {
-  const text = jsonOf(answer);
+  const text = form && !isRead(form) ? unread(answer) : jsonOf(answer);
   const at = form ? form.record : entity.envelope?.answer;
   const holder = form && form.record === undefined ? undefined : text;
   const record = objectOrUndefined(at === undefined || holder === undefined ? holder : textAt(holder, at));
@@ -74,6 +84,15 @@ function saidBy(answer: HttpAnswer, entity: EntityConfig, form: AnswerConfig | u
     id: form?.id === undefined ? idIn(record, entity) : text && tokenIn(text, form.id),
     version: versionOf(answer, { text, record }, { ofAnswer: form?.version, ofRecord: entity.version }),
   };
+}
+
+/** Whether an operation's answer holds anything that counts; "OK" is an answer too. */
+function isRead({ record, id, version }: AnswerConfig): boolean {
+  return record !== undefined || id !== undefined || (version !== undefined && "pointer" in version);
+}
+
+function unread(answer: HttpAnswer): undefined {
+  refusePage(answer);
 }
 
 function versionOf(
@@ -108,7 +127,7 @@ export function recordsCarrying(answer: HttpAnswer, entity: PlacedEntity, tempId
   const text = jsonOf(answer);
   if (text === undefined) return [];
   const found = foundIn(text, entity);
-  if (!found) throw unusable("the search was not answered as it should be", "park", answer);
+  if (!found) throw unusable(`the search was not answered with ${formOf(entity)}`, "park", answer);
   const ours = found.filter((item) => carries(item, entity, tempId));
   if (ours.length === 0 && found.length > 0 && mayHaveMorePages(answer, entity, found.length)) {
     throw unusable("the upstream ignores the search's filter and answers in pages", "park", answer);
@@ -118,6 +137,15 @@ export function recordsCarrying(answer: HttpAnswer, entity: PlacedEntity, tempId
     if (!record) throw unusable("a record with our reference has no ID", "park", answer);
     return record;
   });
+}
+
+function formOf({ found, list }: EntityConfig): string {
+  if (found?.single) return "one record";
+  const { items } = found ?? list ?? {};
+  const where = items === undefined ? "a list" : `a list at ${items}`;
+  return found === undefined && items !== undefined
+    ? `${where}, as \`list\` says; \`found\` may say otherwise for searches`
+    : where;
 }
 
 /** What a search found; undefined when the answer has not the form that it should. */

@@ -9,11 +9,21 @@ export function firstPage(collection: string, list: ListConfig | undefined, sinc
   if (list === undefined) return collection;
   const { firstPage: number = 1, pageSize = 100 } = list;
   const url = new URL(collection, "http://upstream");
-  if (list.since !== undefined && since) url.searchParams.set(list.since, since.toISOString());
+  if (list.since !== undefined && since) url.searchParams.set(...sinceParameter(list.since, since));
   if (list.page !== undefined) url.searchParams.set(list.page, String(number));
   if (list.offset !== undefined) url.searchParams.set(list.offset, "0");
   if (list.size !== undefined) url.searchParams.set(list.size, String(pageSize));
   return url.pathname + url.search;
+}
+
+function sinceParameter(template: string, since: Date): [name: string, value: string] {
+  const [, name = "", value = "{since}"] = /^([^=]*)(?:=(.*))?$/.exec(template) ?? [];
+  const forms = {
+    "{since}": since.toISOString(),
+    "{sinceMs}": String(since.getTime()),
+    "{sinceSeconds}": String(Math.floor(since.getTime() / 1000)),
+  };
+  return [name, value.replaceAll(/\{since(?:Ms|Seconds)?\}/g, (form) => forms[form as keyof typeof forms])];
 }
 
 interface Asked {
@@ -31,13 +41,17 @@ interface Asked {
 export function pageOf(answer: HttpAnswer, entity: PlacedEntity, asked: Asked): UpstreamPage {
   const text = jsonOf(answer) ?? "";
   const items = itemsIn(text, entity.list);
-  if (!items) throw unusable("the list was not answered with one", "park", answer);
+  if (!items) throw unusable(`the answer has no list${atItems(entity)}`, "park", answer);
   const records = items.map((body) => {
     const record = listedRecord(body, entity, answer);
     if (!record) throw unusable("a record of the list has no ID", "park", answer);
     return record;
   });
   return { records, next: nextOf({ answer, text, count: items.length }, entity.list ?? {}, asked) };
+}
+
+function atItems({ list }: PlacedEntity): string {
+  return list?.items === undefined ? ": where is it (`list.items`)?" : ` at ${list.items}`;
 }
 
 interface Answered {

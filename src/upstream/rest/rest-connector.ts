@@ -15,8 +15,16 @@ import { openSession } from "../http/session.ts";
 import { excerptOf } from "../redact.ts";
 import { retryAfterMs } from "../retry-after.ts";
 import { sendsRecord } from "../sends-record.ts";
-import { createdRecord, knownRecord, recordsCarrying, unusable, type PlacedEntity } from "./answer.ts";
+import {
+  createdRecord,
+  knownRecord,
+  recordsCarrying,
+  refusePage,
+  unusable,
+  type PlacedEntity,
+} from "./answer.ts";
 import { bodyOf, conditionalPath, noBody, withVersion } from "./bodies.ts";
+import { judgedByBody } from "./errors.ts";
 import { firstPage, pageOf } from "./pages.ts";
 import { urlsOf } from "./urls.ts";
 
@@ -45,7 +53,7 @@ export function openRestConnector(config: UpstreamConfig): Connector {
   }
 
   async function send(operation: Operation, call: Call, outgoing: Outgoing): Promise<HttpAnswer> {
-    const answer = await session.send(call, outgoing);
+    const answer = judgedByBody(await session.send(call, outgoing), config.errors);
     if (answer.status < 300 || mayBeNone(operation, call, answer.status)) return answer;
     throw failureOf(answer, operation, config);
   }
@@ -76,7 +84,7 @@ export function openRestConnector(config: UpstreamConfig): Connector {
       );
     },
     async delete(call) {
-      await send("delete", call, removal(entityOf(call), call));
+      refusePage(await send("delete", call, removal(entityOf(call), call)));
     },
     async read(call) {
       const entity = entityOf(call);

@@ -18,6 +18,16 @@ test("a search may go elsewhere than the collection", () => {
   expect(urls.search("urn:uuid:1")).toBe("/search?q=%27urn%3Auuid%3A1%27&in=/activities");
 });
 
+test("a search may hold JSON, with braces of its own", () => {
+  const lookup = '{path}?where={"ref":{"$eq":"{tempId}"}}&limit=2';
+  const urls = urlsOf("http://crm.example", anEntity({ lookup }));
+  const { searchParams } = new URL(urls.search('urn:uuid:a"&limit=9')!, "http://crm.example");
+  expect([...searchParams]).toEqual([
+    ["where", '{"ref":{"$eq":"urn:uuid:a"&limit=9"}}'],
+    ["limit", "2"],
+  ]);
+});
+
 test("a path with other letters is percent-encoded", () => {
   expect(urlsOf("http://crm.example", anEntity({ path: "/møter" })).list).toBe("/m%C3%B8ter");
 });

@@ -60,7 +60,7 @@ export function urlsOf(baseUrl: string, entity: EntityConfig): EntityUrls {
     change: (id) => at(update.path ?? item, byId(id)),
     removal: (id) => at(removal.path ?? item, byId(id)),
     list: below(encodeBraces(written(list?.path ?? "{path}"))),
-    search: (tempId) => (lookup === undefined ? undefined : at(lookup, new Map([["tempId", tempId]]))),
+    search: (tempId) => (lookup === undefined ? undefined : below(searched(lookup, path, tempId))),
     idOf(own, body) {
       if (pointers.length === 0) return own;
       return [...byBody(body, pointers).values(), own].map((part) => encodeURIComponent(part)).join("/");
@@ -80,6 +80,12 @@ export function urlsOf(baseUrl: string, entity: EntityConfig): EntityUrls {
 /** A list of what lies below records can't be asked for; the configuration's check refuses it. */
 function encodeBraces(template: string): string {
   return template.replaceAll("{", "%7B").replaceAll("}", "%7D");
+}
+
+/** Every other brace is the search's own: `?where={"externalRef":"{tempId}"}`. */
+function searched(lookup: string, path: string, tempId: string): string {
+  const pieces = lookup.split("{tempId}").map((piece) => encodeBraces(expanded(piece, { path })));
+  return pieces.join(encoded(tempId));
 }
 
 function filled(template: string, values: ReadonlyMap<string, string>): string {
