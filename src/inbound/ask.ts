@@ -1,10 +1,13 @@
+import type { Transaction } from "kysely";
+
 import { readHead } from "../change-feed/head.ts";
 import { inTenant } from "../platform/db.ts";
+import type { Database } from "../platform/schema.ts";
 import { backoffMs } from "../replay/backoff.ts";
 import { BreakerOpen, UpstreamError } from "../upstream/connector.ts";
 import type { ObservedRecord } from "../upstream/observed.ts";
 import type { Seen } from "./compare.ts";
-import { putOffLooks, readDueLooks, settleLooks, type Look } from "./look.ts";
+import { putOffLooks, readDueLooks, settleLooks, writeLooks, type Look } from "./look.ts";
 import { concludeRound, keepPage, putOffRound, takeRound, type Concluded, type Round } from "./round.ts";
 import { takeUp, type TakenUp, type TakeUpDeps } from "./take-up.ts";
 
@@ -68,11 +71,13 @@ const pauseMsMin = 100;
 /** Reads one page of the round that is due, or concludes it. @returns whether there was one. */
 export async function askForPage(deps: AskDeps): Promise<boolean> {
   const { claim, upstream, leaseMs, listed } = deps;
-  const pollable = new Set(listed.filter((entity) => upstream.entity(entity)?.list?.since !== undefined));
-  const round = await takeRound(deps.db, claim, { entities: listed, pollable, leaseMs });
+  const listOf = (entity: string) => upstream.entity(entity)?.list;
+  const pollable = new Set(listed.filter((entity) => listOf(entity)?.since !== undefined));
+  const tracked = new Set(listed.filter((entity) => listOf(entity)?.changes));
+  const round = await takeRound(deps.db, claim, { entities: listed, pollable, tracked, leaseMs });
   if (!round) return false;
   if (round.isListed) {
-    await conclude(deps, round, pollable.has(round.entity));
+    await conclude(deps, round, round.changesPlace !== undefined || pollable.has(round.entity));
     return true;
   }
   try {
@@ -86,18 +91,36 @@ export async function askForPage(deps: AskDeps): Promise<boolean> {
     );
     if (!(error instanceof BreakerOpen)) deps.tell.failed({ entity: round.entity, error, dueInMs });
     const isAnew = round.nextPage !== undefined && error.disposition !== "retry";
-    await putOffRound(deps.db, claim, round, { inMs: dueInMs, isAnew, leaseMs });
+    await putOffRound(deps.db, claim, round, {
+      inMs: dueInMs,
+      isAnew,
+      isLost: hasLostTrack(round, error),
+      leaseMs,
+    });
   }
   return true;
 }
 
+/** Whether the upstream no longer knows where it was to be asked for changes; 410 says so, and not every service says 410. */
+function hasLostTrack({ kind, changesPlace, failures }: Round, error: UpstreamError): boolean {
+  if (kind !== "poll" || changesPlace === undefined || error.systemic || error.status === undefined)
+    return false;
+  const isRefused = error.status === 404 || error.status === 410 || error.disposition !== "retry";
+  return isRefused || failures + 1 >= failuresMax;
+}
+
+/** So many times a service may fail on a question for changes. */
+const failuresMax = 5;
+
 async function readPage(deps: AskDeps, round: Round): Promise<void> {
   const { db, claim, upstream, signal } = deps;
-  const { entity, kind, nextPage, changedUntil } = round;
+  const { entity, kind, nextPage, changedUntil, changesPlace } = round;
   const { overlapMs } = upstream.config.poll!;
   const { position } = await inTenant(db, claim.tenantId, async (trx) => await readHead(trx, claim.tenantId));
-  const since = kind === "poll" && changedUntil ? new Date(changedUntil.getTime() - overlapMs) : undefined;
-  const page = await upstream.observePage({ entity, after: nextPage, since, signal });
+  const isOfTime = kind === "poll" && changesPlace === undefined;
+  const since = isOfTime && changedUntil ? new Date(changedUntil.getTime() - overlapMs) : undefined;
+  const after = nextPage ?? (kind === "poll" ? changesPlace : undefined);
+  const page = await upstream.observePage({ entity, after, since, signal });
   const records = page.records.filter(({ id }) => isStorable(id));
   const seen = records.map((found): Seen => ({
     entity,
@@ -105,12 +128,18 @@ async function readPage(deps: AskDeps, round: Round): Promise<void> {
     found: storable(found),
     wasRead: false,
   }));
+  // A change only names its record, and may be known already: it is looked at like one that an event has named.
+  const looks = page.changed.filter(isStorable).map((serverId) => ({ entity, serverId, inMs: 0 }));
   const kept = {
-    serverIds: records.map(({ id }) => id),
+    serverIds: [...records.map(({ id }) => id), ...looks.map(({ serverId }) => serverId)],
     next: page.next,
     changedUntil: latest(records),
+    // What has changed of those that changed since a time is not all that has changed.
+    changesPlace: isOfTime ? undefined : page.changes,
   };
-  deps.tell.taken(await takeUp(deps, seen, position, (trx) => keepPage(trx, claim, round, kept)));
+  const keep = async (trx: Transaction<Database>) =>
+    await Promise.all([writeLooks(trx, claim, looks), keepPage(trx, claim, round, kept)]);
+  deps.tell.taken(await takeUp(deps, seen, position, keep));
 }
 
 async function conclude(

@@ -14,6 +14,8 @@ export interface Round {
   isListed: boolean;
   /** Up to here changes were asked for before. */
   changedUntil: Date | undefined;
+  /** Where the upstream, which keeps track, is asked for what has changed since. */
+  changesPlace: string | undefined;
   /** In a row. */
   failures: number;
 }
@@ -25,13 +27,16 @@ interface RoundRow {
   next_page: string | null;
   is_listed: boolean;
   changed_until: Date | null;
+  changes_place: string | null;
   failures: number;
 }
 
 /**
  * The round that is under way, or else one that is due, begun.
  *
- * @param pollable which entities can be asked for changes alone; of the others everything is read each time.
+ * @param pollable which entities can be asked for what has changed since a time.
+ * @param tracked those of which the upstream may keep track, so that it can be asked for what has changed. Of entities of
+ * neither kind everything is read each time.
  */
 export async function takeRound(
   db: Kysely<Database>,
@@ -39,14 +44,20 @@ export async function takeRound(
   {
     entities,
     pollable,
+    tracked,
     leaseMs,
-  }: { entities: readonly string[]; pollable: ReadonlySet<string>; leaseMs: number },
+  }: {
+    entities: readonly string[];
+    pollable: ReadonlySet<string>;
+    tracked: ReadonlySet<string>;
+    leaseMs: number;
+  },
 ): Promise<Round | undefined> {
   const { tenantId, upstreamId } = claim;
   return await inTenant(db, tenantId, async (trx) => {
     await holdClaim(trx, claim, leaseMs);
     const { rows } = await sql<RoundRow>`
-      select e.entity, e.round, e.next_page, e.is_listed, e.changed_until, e.failures,
+      select e.entity, e.round, e.next_page, e.is_listed, e.changed_until, e.changes_place, e.failures,
         e.sweep_due_at <= now() or e.swept_at is null or e.swept_at < i.recovered_at as sweep_is_due
       from inbound_entity e cross join installation i
       where e.tenant_id = ${tenantId} and e.upstream_id = ${upstreamId} and e.entity = any(${entities}::text[])
@@ -54,7 +65,9 @@ export async function takeRound(
       order by e.round is null, least(e.poll_due_at, e.sweep_due_at) limit 1`.execute(trx);
     const [row] = rows;
     if (!row) return undefined;
-    const kind = row.round ?? (row.sweep_is_due || !pollable.has(row.entity) ? "sweep" : "poll");
+    const changesPlace = tracked.has(row.entity) ? (row.changes_place ?? undefined) : undefined;
+    const canPoll = changesPlace !== undefined || pollable.has(row.entity);
+    const kind = row.round ?? (row.sweep_is_due || !canPoll ? "sweep" : "poll");
     if (row.round === null) await begin(trx, claim, row.entity, kind);
     return {
       entity: row.entity,
@@ -62,6 +75,7 @@ export async function takeRound(
       nextPage: row.next_page ?? undefined,
       isListed: row.is_listed,
       changedUntil: row.changed_until ?? undefined,
+      changesPlace,
       failures: row.failures,
     };
   });
@@ -85,24 +99,35 @@ async function begin(
 
 /**
  * Keeps how far a round has come. A page on which there is nothing that the round has not seen is its last: some servers
- * answer the same page for ever.
+ * answer the same page for ever. A list of changes that ends so is not believed to be whole: a sweep follows.
+ *
+ * @param page.changesPlace where to ask for what changes after this round, if this page has told.
  */
 export async function keepPage(
   trx: Transaction<Database>,
   { tenantId, upstreamId }: InboundClaim,
-  { entity }: Round,
-  page: { serverIds: readonly string[]; next: string | undefined; changedUntil: Date | undefined },
+  { entity, kind, changesPlace }: Round,
+  page: {
+    serverIds: readonly string[];
+    next: string | undefined;
+    changedUntil: Date | undefined;
+    changesPlace: string | undefined;
+  },
 ): Promise<void> {
+  const isOfChanges = kind === "poll" && changesPlace !== undefined;
   await sql`
     with found as (
       insert into inbound_seen (tenant_id, upstream_id, entity, server_id)
       select ${tenantId}, ${upstreamId}, ${entity}, id from unnest(${page.serverIds}::text[]) as s (id)
       on conflict do nothing returning 1
     ), more as (
-      select case when exists (select from found) then ${page.next ?? null}::text end as next_page
+      select case when is_new then asked end as next_page, ${isOfChanges} and asked is not null and not is_new as is_cut
+      from (select ${page.next ?? null}::text as asked, exists (select from found) as is_new) page
     )
     update inbound_entity e set next_page = more.next_page, is_listed = more.next_page is null, failures = 0,
-      round_changed_until = greatest(e.round_changed_until, ${page.changedUntil ?? null}::timestamptz)
+      round_changed_until = greatest(e.round_changed_until, ${page.changedUntil ?? null}::timestamptz),
+      changes_place = case when not is_cut then coalesce(${page.changesPlace ?? null}::text, e.changes_place) end,
+      sweep_due_at = case when is_cut then now() else e.sweep_due_at end
     from more
     where e.tenant_id = ${tenantId} and e.upstream_id = ${upstreamId} and e.entity = ${entity}`.execute(trx);
 }
@@ -187,20 +212,25 @@ async function lookAtMissing(
   return { missing, isDoubtful: looks < missing };
 }
 
-/** A round that failed goes on later; anew when its place in the list may be what the upstream does not take. */
+/**
+ * A round that failed goes on later; anew when its place in the list may be what the upstream does not take, and by a sweep
+ * when that is the place where it keeps track of changes.
+ */
 export async function putOffRound(
   db: Kysely<Database>,
   claim: InboundClaim,
   { entity }: Round,
-  { inMs, isAnew, leaseMs }: { inMs: number; isAnew: boolean; leaseMs: number },
+  { inMs, isAnew, isLost, leaseMs }: { inMs: number; isAnew: boolean; isLost: boolean; leaseMs: number },
 ): Promise<void> {
   const { tenantId, upstreamId } = claim;
   await inTenant(db, tenantId, async (trx) => {
     await holdClaim(trx, claim, leaseMs);
     await sql`
-      update inbound_entity set failures = failures + 1, round = case when not ${isAnew} then round end,
+      update inbound_entity set failures = failures + 1, round = case when not ${isAnew || isLost} then round end,
+        changes_place = case when not ${isLost} then changes_place end,
         poll_due_at = greatest(poll_due_at, now() + ${Math.ceil(inMs)}::bigint * interval '1 millisecond'),
-        sweep_due_at = greatest(sweep_due_at, now() + ${Math.ceil(inMs)}::bigint * interval '1 millisecond')
+        sweep_due_at = greatest(case when ${isLost} then now() else sweep_due_at end,
+          now() + ${Math.ceil(inMs)}::bigint * interval '1 millisecond')
       where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and entity = ${entity}`.execute(trx);
   });
 }

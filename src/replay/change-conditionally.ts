@@ -44,7 +44,8 @@ export async function changeConditionally(
       if (version === undefined && context.upstream.config.role === "primary") throw unversioned();
     }
     try {
-      return await send({ ...context, version, whole });
+      const effect = await send({ ...context, version, whole });
+      return mustLook ? withWhole(effect, context, whole) : effect;
     } catch (error) {
       if (!isConflict(error)) throw error;
       if (error.status === 404 || error.status === 410) return gone(context);
@@ -60,4 +61,11 @@ function unversioned(): UpstreamError {
     certainty: "not-sent",
     disposition: "park",
   });
+}
+
+/** What was known of the record before is not what it was made of; an answer without it must not bring that back. */
+function withWhole(effect: Effect, { op, id }: EffectContext, whole: string): Effect {
+  if (effect.kind !== "applied" || op !== "update" || id === undefined) return effect;
+  if (effect.answer?.data !== undefined) return effect;
+  return applied({ id, version: effect.answer?.version, data: whole });
 }

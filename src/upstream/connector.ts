@@ -82,7 +82,7 @@ export interface LookupCall extends Call {
 }
 
 export interface ListCall extends Call {
-  /** The `next` of the page before; undefined for the first. */
+  /** The `next` of the page before, or the `changes` of an earlier list; undefined for the first. */
   after?: string | undefined;
   /** Of a first page: only what has changed since then, by the upstream's clock, where the entity's list can tell. */
   since?: Date | undefined;
@@ -90,8 +90,15 @@ export interface ListCall extends Call {
 
 export interface UpstreamPage {
   records: UpstreamRecord[];
+  /** IDs of records that were changed, made or deleted: only named. */
+  changed?: string[] | undefined;
   /** Names the page that follows, to this connector alone; undefined when there is none. */
   next: string | undefined;
+  /**
+   * Of the last page: names, to this connector alone, the list of what changes after this one. A page of that list has no
+   * `records`, only `changed`. Undefined where the upstream keeps no track of changes.
+   */
+  changes?: string | undefined;
 }
 
 /** A record as the upstream holds it. */

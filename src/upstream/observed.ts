@@ -14,8 +14,12 @@ export interface ObservedRecord extends UpstreamAnswer {
 
 export interface ObservedPage {
   records: ObservedRecord[];
+  /** IDs of records to be read: something happened to them. */
+  changed: string[];
   /** Names the page that follows; undefined when there is none. */
   next: string | undefined;
+  /** Of the last page: names the list of what changes after this one; undefined where the upstream keeps no track. */
+  changes: string | undefined;
 }
 
 /** The answer, with what the record itself tells of its origin and its age. */

@@ -206,8 +206,9 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
     },
     async observePage(call) {
       const entity = entityOf(call.entity);
-      const { records, next } = await guarded(call, (c) => connector.list(c));
-      return { records: await Promise.all(records.map((record) => observed(record, entity))), next };
+      const { records, changed = [], next, changes } = await guarded(call, (c) => connector.list(c));
+      const all = await Promise.all(records.map((record) => observed(record, entity)));
+      return { records: all, changed, next, changes };
     },
     toBody: (entity, data) => entityOf(entity).toUpstream(data),
     upcast: async (entity, mutation) => (await entities.get(entity)?.upcast(mutation)) ?? mutation,

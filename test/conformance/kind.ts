@@ -28,6 +28,8 @@ export interface Abilities {
   pages: boolean;
   /** `list` can be asked for what has changed since. */
   since: boolean;
+  /** The last page of a list names where to ask for what changes after it. */
+  changes?: boolean;
   /** Answers that the server has for each of these; `systemic` means that our access is refused. */
   failures: readonly (Disposition | "systemic")[];
   /** JSON texts of values of `minutes` and `note` that arrive, and come back, exactly as they are. */

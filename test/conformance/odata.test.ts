@@ -32,6 +32,7 @@ function scripted(fault: Fault, service: Service, held: Set<unknown>): ScriptedF
 
 interface Started extends Subject {
   upstream: ScriptedUpstream;
+  service: Service;
   connector: Connector;
 }
 
@@ -39,7 +40,7 @@ async function start(options: StartOptions, more: Partial<ODataServiceOptions> =
   const { create = "opaque", update = "opaque", delete: remove = "opaque", timeoutMs = 10_000 } = options;
   const chooses = create !== "opaque" && create !== "lookup";
   const keyType = more.keyType ?? (chooses ? "string" : "number");
-  const service = createODataService({ keyType, ...options, ...more });
+  const service = createODataService({ keyType, tracks: "4.0", ...options, ...more });
   const upstream = await startScriptedUpstream();
   const held = new Set<unknown>();
   upstream.always({}, ({ request, send }) => send(service.answer(request)));
@@ -52,13 +53,14 @@ async function start(options: StartOptions, more: Partial<ODataServiceOptions> =
     delete: { method: "DELETE", class: remove, enabled: true },
     version: { pointer: "/@odata.etag" },
     reference: "/externalRef",
-    list: { since: "ModifiedAt" },
+    list: { since: "ModifiedAt", changes: true },
   } as const;
   const config = aRestUpstream(`${upstream.url}/odata`, { entity, timeoutMs, actorHeader: "X-Acting-User" });
   const connector = openODataConnector({ ...config, kind: "odata" });
   return {
     connector,
     upstream,
+    service,
     server: {
       records: service.texts,
       seed: service.seed,
@@ -91,6 +93,7 @@ const odata: Kind = {
     reference: "/externalRef",
     pages: true,
     since: true,
+    changes: true,
     failures: ["retry", "conflict", "reject", "park", "systemic"],
     exact: {
       minutes: ["9007199254740993", "0.10", "1e3"],
@@ -175,4 +178,88 @@ test("what the service does not implement is parked, and was not done", async ()
   upstream.script({}, faults.status(501));
   const refused = { certainty: "refused", disposition: "park" };
   expect(await failureOf(connector.create(creation(odata)))).toMatchObject(refused);
+});
+
+/** The next answer is this, with status 200. */
+const told = ({ upstream }: Started, body: object): void =>
+  upstream.script({}, faults.status(200, { body: JSON.stringify(body) }));
+
+test.for(["4.0", "4.01"] as const)("deleted records are named as OData %s tells of them", async (tracks) => {
+  for (const keyType of ["number", "string"] as const) {
+    const { connector, server } = await aService({}, { tracks, keyType });
+    const [id] = server.seed(["{}", "{}"]) as [string];
+    const { changes } = await connector.list({ entity: "activity" });
+    server.change(id, null);
+    expect(await connector.list({ entity: "activity", after: changes })).toMatchObject({ changed: [id] });
+  }
+});
+
+test("changes are named by URL, by key or by a marked record; links between records name none", async () => {
+  const subject = await aService();
+  const { changes } = await subject.connector.list({ entity: "activity" });
+  const context = "http://x/$metadata#Activities";
+  told(subject, {
+    "@odata.context": `${context}/$delta`,
+    value: [
+      { Id: 1, "@odata.etag": "W/1" },
+      { "@odata.context": `${context}/$deletedEntity`, id: "http://x/v4/Activities(2)", reason: "deleted" },
+      { "@odata.context": `${context}/$deletedEntity`, id: "3", reason: "deleted" },
+      { "@removed": { reason: "changed" }, Id: 4 },
+      { "@odata.id": "Activities/5", "@odata.removed": {} },
+      { "@odata.context": `${context}/$link`, source: "Activities(6)", target: "Mentors(1)" },
+      { "@odata.context": `${context}/$deletedLink`, source: "Activities(7)", target: "Mentors(1)" },
+    ],
+  });
+  const page = await subject.connector.list({ entity: "activity", after: changes });
+  expect(page).toEqual({ records: [], changed: ["1", "2", "3", "4", "5"], next: undefined });
+  told(subject, {
+    value: [{ "@odata.context": `${context}/$deletedEntity`, id: "Mentors(1)", reason: "deleted" }],
+  });
+  expect(await failureOf(subject.connector.list({ entity: "activity", after: changes }))).toMatchObject({
+    disposition: "park",
+  });
+});
+
+test("a delta link that has expired is told by its status, and one to another origin is not followed", async () => {
+  const subject = await aService();
+  const { changes } = await subject.connector.list({ entity: "activity" });
+  subject.service.forget();
+  expect(await failureOf(subject.connector.list({ entity: "activity", after: changes }))).toMatchObject({
+    status: 410,
+  });
+  told(subject, { value: [], "@odata.deltaLink": "https://elsewhere.example/Activities?$deltatoken=1" });
+  expect(await failureOf(subject.connector.list({ entity: "activity" }))).toMatchObject({
+    disposition: "park",
+  });
+});
+
+test("empty pages are no end of a list, unless there is no end of them", async () => {
+  const subject = await aService();
+  const link = { "@odata.nextLink": "Activities?$skiptoken=1" };
+  for (let n = 0; n < 3; n++) told(subject, { value: [], ...link });
+  told(subject, { value: [{ Id: 7 }] });
+  expect((await subject.connector.list({ entity: "activity" })).records).toMatchObject([{ id: "7" }]);
+  for (let n = 0; n < 30; n++) told(subject, { value: [], ...link });
+  expect(await failureOf(subject.connector.list({ entity: "activity" }))).toMatchObject({
+    disposition: "park",
+  });
+});
+
+test("a record that is answered instead of the one that was asked for is not taken for it", async () => {
+  const subject = await aService({}, { keyType: "string" });
+  const read = async (): Promise<unknown> => await subject.connector.read({ entity: "activity", id: "kari" });
+  told(subject, { Id: "KARI", minutes: 1 });
+  expect(await failureOf(read())).toMatchObject({ certainty: "ambiguous", disposition: "park" });
+  told(subject, { Id: "kari", minutes: 1 });
+  expect(await read()).toMatchObject({ id: "kari", body: '{"Id":"kari","minutes":1}' });
+  // As some services say that there is none.
+  told(subject, { "@odata.context": "$metadata#Activities/$entity", value: [] });
+  expect(await read()).toBeUndefined();
+});
+
+test("an update that is answered with another record says nothing of this one", async () => {
+  const subject = await aService();
+  told(subject, { Id: 2, minutes: 1, "@odata.etag": "W/2" });
+  const call = { entity: "activity", id: "1", patch: "{}", body: "{}", idempotencyKey: "k" };
+  expect(await subject.connector.update(call)).toBeUndefined();
 });

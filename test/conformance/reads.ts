@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import type { UpstreamRecord } from "../../src/upstream/connector.ts";
+import type { ListCall, UpstreamPage, UpstreamRecord } from "../../src/upstream/connector.ts";
 import { aRecord, aTempId, failureOf, readBack, saying, started, withReference } from "./calls.ts";
 import type { Kind, Subject } from "./kind.ts";
 
@@ -108,6 +108,32 @@ export function describeReads(kind: Kind): void {
       expect(changed.map(({ body }) => saying(body).minutes)).toContain(3);
     });
 
+    test.runIf(can.changes).for([1, 2, 10])(
+      "what came after a list is named from its last page on, in pages of %i",
+      async (pageSize) => {
+        const subject = await started(kind, { pageSize });
+        const [one, two, three] = subject.server.seed([aRecord(1), aRecord(2), aRecord(3)]);
+        const listed = await lastPage(subject, { entity });
+        expect(await lastPage(subject, { entity, after: listed.changes })).toMatchObject({ changed: [] });
+        subject.server.change(one!, '{"minutes":10}');
+        subject.server.change(two!, null);
+        const [four] = subject.server.seed([aRecord(4)]);
+        const later = await lastPage(subject, { entity, after: listed.changes });
+        expect(later.changed.toSorted()).toEqual([one, two, four].toSorted());
+        expect(later.records).toEqual([]);
+        subject.server.change(three!, null);
+        const last = await lastPage(subject, { entity, after: later.changes });
+        expect(last.changed).toEqual([three]);
+      },
+    );
+
+    test.runIf(can.changes && can.since)("a list of a part tells no place for what changes", async () => {
+      const subject = await started(kind);
+      subject.server.seed([aRecord(1)]);
+      const page = await subject.connector.list({ entity, since: new Date(0) });
+      expect([page.records.length, page.changes]).toEqual([1, undefined]);
+    });
+
     test("a page that can't be read is no end of the list", async () => {
       const subject = await started(kind);
       subject.server.seed([aRecord()]);
@@ -128,4 +154,20 @@ async function walk({ connector }: Subject, entity: string, since?: Date): Promi
     after = fresh.length === 0 ? undefined : page.next;
   } while (after !== undefined);
   return [...found.values()];
+}
+
+/** The last page of a list, with what every page has named. */
+async function lastPage(
+  { connector }: Subject,
+  call: ListCall,
+): Promise<UpstreamPage & { changed: string[]; changes: string }> {
+  const changed: string[] = [];
+  let page = await connector.list(call);
+  for (;;) {
+    changed.push(...(page.changed ?? []));
+    if (page.next === undefined) break;
+    page = await connector.list({ entity: call.entity, after: page.next });
+  }
+  expect(page.changes).toBeDefined();
+  return { ...page, changed, changes: page.changes! };
 }

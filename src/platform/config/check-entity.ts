@@ -1,3 +1,4 @@
+import { checkNoOData, checkOData } from "./check-odata.ts";
 import { checkRest } from "./check-rest.ts";
 import { didYouMean } from "./did-you-mean.ts";
 import { checkJsonata } from "./check-jsonata.ts";
@@ -34,22 +35,11 @@ export function checkEntity(entity: EntityConfig, at: EntityAt): void {
     checkRest(entity, at.path, at.report, at.upstream.events !== undefined);
   checkReferences(entity, at);
   checkVersions(entity, at);
-  checkOData(entity, at);
+  if (at.upstream.kind === "odata") checkOData(entity, at.path, at.report);
+  else if (at.upstream.module === undefined) checkNoOData(at.path, at.report);
   for (const key of ["toUpstream", "fromUpstream"] as const)
     if (at.report.sound(at.path, key)) checkJsonata(entity[key], [...at.path, key], at.report);
   checkSupported(entity, at);
-}
-
-/** A key that is written in the wrong way names nothing, or another record; so nobody guesses. */
-function checkOData(entity: EntityConfig, { path, upstream: { kind }, report }: EntityAt): void {
-  if (kind === "odata" && !("keyType" in entity)) report.problem(path, "needs `keyType` for kind odata");
-  if (kind === "odata") {
-    if ("lookup" in entity)
-      report.problem([...path, "lookup"], "is for kind rest: odata filters by `reference`");
-    for (const key of ["page", "size", "items"] as const)
-      if (report.sound(path, "list") && entity.list?.[key] !== undefined)
-        report.problem([...path, "list", key], "is for kind rest: odata has its own way");
-  } else if ("keyType" in entity) report.problem([...path, "keyType"], "is for kind odata");
 }
 
 /** An operation that is not enabled makes no calls, so it needs nothing. */

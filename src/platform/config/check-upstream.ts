@@ -1,4 +1,5 @@
 import { isHttpUrl } from "./check-auth.ts";
+import { checkODataHeaders } from "./check-odata.ts";
 import { checkEntity } from "./check-entity.ts";
 import { checkHttp, type Surroundings } from "./check-http.ts";
 import { applyModule } from "./check-module.ts";
@@ -64,6 +65,8 @@ function checkConnector(upstream: UpstreamConfig, path: Path, report: Report): v
       report.problem([...path, key], "is for calls by HTTP, and there is no `baseUrl`");
   if (upstream.role !== "shadow" && "follow" in upstream)
     report.problem([...path, "follow"], "is for shadows, and this is not one");
+  if (upstream.kind === "odata" && report.sound(path, "headers"))
+    checkODataHeaders(upstream, [...path, "headers"], report);
   if ("poll" in upstream && report.sound(path, "poll")) checkPoll(upstream, [...path, "poll"], report);
   if ("events" in upstream && report.sound(path, "events"))
     checkEvents(upstream, [...path, "events"], report);

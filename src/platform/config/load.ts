@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 
 import { TidegateError } from "../errors.ts";
+import { pointerKeys } from "../json-text.ts";
 import { checkAuth } from "./check-auth.ts";
 import { completeHttp, type Surroundings } from "./check-http.ts";
 import { checkPush, pemOf } from "./check-push.ts";
@@ -73,11 +74,18 @@ function complete(config: Config, surroundings: Surroundings): Config {
         entity.path ??= "";
         entity.id ??= "";
         nameHeaders(entity);
-        if (upstream.kind === "odata") entity.version ??= { pointer: "/@odata.etag" };
+        if (upstream.kind === "odata") nameOData(entity);
       }
     }
   }
   return config;
+}
+
+/** What the protocol has for everyone. */
+function nameOData(entity: EntityConfig): void {
+  entity.version ??= { pointer: "/@odata.etag" };
+  if (entity.reference !== undefined)
+    entity.lookup = `{path}?$filter=${pointerKeys(entity.reference).join("/")} eq '{tempId}'`;
 }
 
 function nameHeaders({ create, update, delete: remove }: EntityConfig): void {

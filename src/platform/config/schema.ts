@@ -185,7 +185,8 @@ export const ListConfig = Type.Object(
     since: Type.Optional(
       text(
         "The query parameter that asks for what changed since a time (RFC 3339, UTC), the time itself included or not. " +
-          "With another form of it: name=value, with {since}, {sinceMs} or {sinceSeconds} (since 1970) in the value.",
+          "With another form of it: name=value, with {since}, {sinceMs} or {sinceSeconds} (since 1970) in the value. For " +
+          "`kind: odata`: the property that holds when a record was last changed.",
         patterns.since,
       ),
     ),
@@ -220,6 +221,13 @@ export const ListConfig = Type.Object(
     ),
     items: Type.Optional(jsonPointer("Where the answer holds the records. Without it: the answer itself.")),
     record: Type.Optional(jsonPointer("Where each of them holds the record. Without it: it is the record.")),
+    changes: Type.Optional(
+      Type.Boolean({
+        description:
+          "For `kind: odata`: true: the service is asked to keep track of changes (delta links). Where it does, a poll asks for " +
+          "what has changed, also for what was deleted, instead of `since`.",
+      }),
+    ),
     updatedAt: Type.Optional(
       jsonPointer(
         "When a record was last changed (RFC 3339). A record that differs in nothing else counts as unchanged.",
@@ -230,7 +238,7 @@ export const ListConfig = Type.Object(
     ...closed,
     description:
       "How the upstream lists records: for `poll` in the primary, and for `match` in a shadow, which takes no notice of " +
-      "`since` and `updatedAt`.",
+      "`since`, `changes` and `updatedAt`.",
   },
 );
 

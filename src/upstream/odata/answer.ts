@@ -1,9 +1,9 @@
 import type { EntityConfig } from "../../platform/config/schema.ts";
 import { isObject, slicesAt, textAt, valueAt, walkMembers, endOfValue } from "../../platform/json-text.ts";
-import { UpstreamError, type UpstreamPage, type UpstreamRecord } from "../connector.ts";
+import { UpstreamError, type UpstreamRecord } from "../connector.ts";
 import type { HttpAnswer } from "../http-client.ts";
 import { excerptOf } from "../redact.ts";
-import { idInUrl } from "./keys.ts";
+import { idInUrl, isKey, isSameKey, keyTypeOf } from "./keys.ts";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
@@ -24,7 +24,11 @@ export function objectOf({ status, body }: HttpAnswer): string | undefined {
   throw new UpstreamError("the answer is no JSON object", facts);
 }
 
-/** The record in an answer about one; undefined when it names none. @param known its ID, where the call had it */
+/**
+ * The record in an answer about one; undefined when it names none.
+ *
+ * @param known its ID, where the call had it. An answer with another one says nothing of the record.
+ */
 export function recordOf(
   answer: HttpAnswer,
   entity: EntityConfig,
@@ -33,27 +37,79 @@ export function recordOf(
   const body = objectOf(answer);
   const urls = [headerOf(answer, "odata-entityid"), headerOf(answer, "location")];
   const named = body === undefined ? undefined : idIn(body, entity);
-  const id = known ?? named ?? idInUrl(urls[0], entity.path) ?? idInUrl(urls[1], entity.path);
+  const id = known ?? named ?? idInUrl(urls[0], entity) ?? idInUrl(urls[1], entity);
   if (id === undefined || id === "") return undefined;
-  const version = versionIn(body, entity, answer);
-  // An update that was answered with another object than the record says nothing of its state.
+  const isOther = named !== undefined && !isSameKey(id, named, keyTypeOf(entity));
+  if (isOther) return { id, version: undefined, body: undefined };
   const isRecord = body !== undefined && named !== undefined;
-  return { id, version, body: isRecord ? withoutAnnotations(body) : undefined };
+  return {
+    id,
+    version: versionIn(body, entity, answer),
+    body: isRecord ? withoutAnnotations(body) : undefined,
+  };
 }
 
-/** The records of a collection, and the link to the next page as it stands in the answer. */
-export function collectionOf(answer: HttpAnswer, entity: EntityConfig): UpstreamPage & { context?: string } {
-  const text = objectOf(answer);
-  const value = text === undefined ? undefined : textAt(text, "/value");
-  if (text === undefined || !value?.startsWith("[")) throw unusable("the answer is no collection", answer);
-  const records = slicesAt(value).map(({ start, end }): UpstreamRecord => {
-    const body = value.slice(start, end);
+/** Some services answer the question for a record that is not there by an empty collection. */
+export function isEmptyCollection({ body }: HttpAnswer): boolean {
+  if (body.length === 0) return false;
+  const value = valueAt(utf8.decode(body), "/value");
+  return Array.isArray(value) && value.length === 0;
+}
+
+/** A collection's links, as they stand in the answer. */
+export interface Links {
+  next: string | undefined;
+  delta: string | undefined;
+  /** What relative links count from. */
+  context: string | undefined;
+}
+
+/** The records of a collection. */
+export function recordsOf(
+  answer: HttpAnswer,
+  entity: EntityConfig,
+): { records: UpstreamRecord[]; links: Links } {
+  const { items, links } = collectionOf(answer);
+  const records = items.map((body): UpstreamRecord => {
     const id = isObject(body) ? idIn(body, entity) : undefined;
     if (!id) throw unusable("a record of the collection has no ID", answer);
     return { id, version: versionIn(body, entity), body: withoutAnnotations(body) };
   });
-  const context = annotation(text, "context");
-  return { records, next: annotation(text, "nextLink"), ...(context !== undefined && { context }) };
+  return { records, links };
+}
+
+/**
+ * The records that an answer to a delta link names: changed, made or deleted. It need not hold more of them than what has
+ * changed. What it says of links between records names none.
+ */
+export function changedIn(answer: HttpAnswer, entity: EntityConfig): { changed: string[]; links: Links } {
+  const { items, links } = collectionOf(answer);
+  const changed = items.flatMap((body) => {
+    const kind = isObject(body) ? /\$(\w+)$/.exec(annotation(body, "context") ?? "")?.[1] : undefined;
+    if (kind === "link" || kind === "deletedLink") return [];
+    const id = isObject(body) ? changedId(body, entity, kind === "deletedEntity") : undefined;
+    if (!id) throw unusable("a change names no record", answer);
+    return id;
+  });
+  return { changed, links };
+}
+
+/** In OData 4.0 a deleted record has its URL at `id`, or as some services have it its key; in 4.01 it is marked. */
+function changedId(body: string, entity: EntityConfig, isDeleted: boolean): string | undefined {
+  if (!isDeleted) return idIn(body, entity) ?? idInUrl(annotation(body, "id"), entity);
+  const id = valueAt(body, "/id");
+  if (typeof id !== "string") return idInUrl(annotation(body, "id"), entity) ?? idIn(body, entity);
+  const keyType = keyTypeOf(entity);
+  return idInUrl(id, entity) ?? (keyType !== "string" && isKey(id, keyType) ? id : undefined);
+}
+
+function collectionOf(answer: HttpAnswer): { items: string[]; links: Links } {
+  const text = objectOf(answer);
+  const value = text === undefined ? undefined : textAt(text, "/value");
+  if (text === undefined || !value?.startsWith("[")) throw unusable("the answer is no collection", answer);
+  const items = slicesAt(value).map(({ start, end }) => value.slice(start, end));
+  const [next, delta, context] = ["nextLink", "deltaLink", "context"].map((name) => annotation(text, name));
+  return { items, links: { next, delta, context } };
 }
 
 export function unusable(message: string, { status }: { status: number }): UpstreamError {

@@ -1,5 +1,5 @@
 import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.ts";
-import { pointerKeys, valueAt, withValueAt } from "../../platform/json-text.ts";
+import { valueAt, withValueAt } from "../../platform/json-text.ts";
 import {
   UpstreamError,
   type Call,
@@ -14,8 +14,10 @@ import type { HttpAnswer } from "../http-client.ts";
 import { absenceHeader, conditionHeader, keyHeader } from "../http/headers.ts";
 import { openSession, type SessionRequest } from "../http/session.ts";
 import { retryAfterMs } from "../retry-after.ts";
-import { collectionOf, errorExcerpt, recordOf, unusable } from "./answer.ts";
-import { keyPredicate, keyValue, stringLiteral } from "./keys.ts";
+import { changedIn, errorExcerpt, isEmptyCollection, recordOf, recordsOf, unusable } from "./answer.ts";
+import { keyPredicate, keyTypeOf, keyValue } from "./keys.ts";
+import { changesPlace, linked, toPath } from "./links.ts";
+import { filterOfReference, firstPage, setOf } from "./queries.ts";
 
 // Numbers stay numbers: with IEEE754Compatible=true 64-bit ones would come as texts, and reading text loses nothing.
 const own = [
@@ -27,15 +29,15 @@ const own = [
   "4.0",
 ];
 const representation = ["prefer", "return=representation"];
-/** Few enough that an answer stays small; a service may give fewer. */
-const paged = ["prefer", "odata.maxpagesize=100"];
+/** A service may give fewer. */
+const pageSize = 100;
 const lookupPagesMax = 10;
+const emptyPagesMax = 20;
 
 /** A connector for an OData 4.0 service: entity sets, key predicates, ETags, server-driven paging. */
 export function openODataConnector(config: UpstreamConfig): Connector {
   const session = openSession(config);
-  const { origin, pathname } = new URL(config.baseUrl);
-  const root = pathname.replace(/\/+$/, "");
+  const { origin } = new URL(config.baseUrl);
 
   function entityOf({ entity: name }: Call): EntityConfig {
     const entity = config.entities[name];
@@ -54,15 +56,33 @@ export function openODataConnector(config: UpstreamConfig): Connector {
     return (status === 404 || status === 410) && config.statuses[status] === undefined;
   }
 
-  const pathOf = ({ path }: EntityConfig): string => root + encodeURI(path);
   const itemOf = (entity: EntityConfig, id: string): string =>
-    pathOf(entity) + keyPredicate(id, entity.keyType ?? "string");
-  const pageAt = async (operation: Operation, call: Call, path: string): Promise<UpstreamPage> => {
-    const answer = await send(operation, call, { method: "GET", path, headers: paged });
-    const { records, next, context } = collectionOf(answer, entityOf(call));
-    const asked = new URL(path, origin);
-    return { records, next: next === undefined ? undefined : linked(next, asked, context, answer) };
-  };
+    setOf(config, entity) + keyPredicate(id, keyTypeOf(entity));
+
+  async function pageAt(
+    operation: Operation,
+    call: Call,
+    place: string,
+    tracks = false,
+  ): Promise<UpstreamPage> {
+    const entity = entityOf(call);
+    const { isChanges, path } = toPath(place);
+    const preferred = `odata.maxpagesize=${entity.list?.pageSize ?? pageSize}`;
+    const headers = ["prefer", tracks ? `${preferred},odata.track-changes` : preferred];
+    const answer = await send(operation, call, { method: "GET", path, headers });
+    const { records, changed, links } = isChanges
+      ? { records: [], ...changedIn(answer, entity) }
+      : { changed: undefined, ...recordsOf(answer, entity) };
+    const pathOf = (link: string | undefined): string | undefined =>
+      link === undefined ? undefined : linked(link, new URL(path, origin), links.context, answer);
+    const [next, delta] = [pathOf(links.next), entity.list?.changes ? pathOf(links.delta) : undefined];
+    return {
+      records,
+      next: isChanges && next !== undefined ? changesPlace(next) : next,
+      ...(changed && { changed }),
+      ...(delta !== undefined && { changes: changesPlace(delta) }),
+    };
+  }
 
   return {
     async create(call) {
@@ -70,7 +90,7 @@ export function openODataConnector(config: UpstreamConfig): Connector {
       const { create } = entity;
       const headers = [...representation, ...keyHeader(create, call.idempotencyKey), ...absence(entity)];
       const isPut = create.method === "PUT";
-      const path = isPut ? itemOf(entity, call.id ?? "") : pathOf(entity);
+      const path = isPut ? itemOf(entity, call.id ?? "") : setOf(config, entity);
       const body = bodyOf(entity, call);
       const answer = await send("create", call, { method: create.method, path, headers, body });
       return recordOf(answer, entity, isPut ? call.id : undefined) ?? chosen(entity, call);
@@ -93,47 +113,51 @@ export function openODataConnector(config: UpstreamConfig): Connector {
       const answer = await send("read", call, { method: "GET", path: itemOf(entity, call.id) });
       if (saysGone(answer.status)) return undefined;
       const record = recordOf(answer, entity, call.id);
-      if (record?.body === undefined) throw unusable("a read was answered without a record", answer);
-      return record;
+      if (record?.body !== undefined) return record;
+      if (isEmptyCollection(answer)) return undefined;
+      throw unusable("a read was answered without the record", answer);
     },
     async lookup(call) {
       const entity = entityOf(call);
       const { reference } = entity;
       if (reference === undefined) throw new Error(`${call.entity} can't be looked up: it needs reference`);
-      const filter = `${propertyOf(reference)} eq ${stringLiteral(call.tempId)}`;
       const carries = ({ body = "{}" }: UpstreamRecord): boolean =>
         String(valueAt(body, reference)).toLowerCase() === call.tempId.toLowerCase();
       const ours: UpstreamRecord[] = [];
-      let path: string | undefined = `${pathOf(entity)}?$filter=${encodeURIComponent(filter)}`;
-      for (let pages = 0; path !== undefined; pages++) {
+      let place = filterOfReference(config, entity, call.tempId);
+      for (let pages = 0; place !== undefined; pages++) {
         if (pages === lookupPagesMax) throw new UpstreamError("the search has no end", endless);
-        const page: UpstreamPage = await pageAt("lookup", call, path);
+        const page = await pageAt("lookup", call, place);
         ours.push(...page.records.filter(carries));
-        path = page.next;
+        place = page.next;
       }
       return ours;
     },
-    list: async (call) => await pageAt("list", call, call.after ?? firstPage(entityOf(call), call.since)),
+    async list(call) {
+      const entity = entityOf(call);
+      // What has changed of a part is not asked for: a delta link would be of that part.
+      let tracks = call.after === undefined && call.since === undefined && entity.list?.changes === true;
+      let place = call.after ?? firstPage(config, entity, call.since);
+      for (let emptyPages = 0; ; emptyPages++) {
+        const page = await pageAt("list", call, place, tracks);
+        // Filtering services give pages without records that are not the last.
+        if (page.records.length + (page.changed?.length ?? 0) > 0 || page.next === undefined) return page;
+        if (emptyPages === emptyPagesMax)
+          throw new UpstreamError("the list gives empty pages without end", endless);
+        place = page.next;
+        tracks = false;
+      }
+    },
     close: () => session.close(),
   };
-
-  function firstPage(entity: EntityConfig, since: Date | undefined): string {
-    const property = entity.list?.since;
-    if (property === undefined || !since) return pathOf(entity);
-    return `${pathOf(entity)}?$filter=${encodeURIComponent(`${property} ge ${since.toISOString()}`)}`;
-  }
 }
 
 const endless = { certainty: "ambiguous", disposition: "park" } as const;
 
-function propertyOf(pointer: string): string {
-  return pointerKeys(pointer).join("/");
-}
-
 function bodyOf(entity: EntityConfig, { body, id }: CreateCall): string {
   const choosesId =
     id !== undefined && (entity.create.class === "client-id" || entity.create.method === "PUT");
-  return choosesId ? withValueAt(body, entity.id, keyValue(id, entity.keyType ?? "string")) : body;
+  return choosesId ? withValueAt(body, entity.id, keyValue(id, keyTypeOf(entity))) : body;
 }
 
 /** A PUT makes what is not there and replaces what is; only an upsert means both. */
@@ -158,15 +182,6 @@ function change({ update }: EntityConfig, call: UpdateCall, path: string): Sessi
     ...(condition.length > 0 ? condition : exists),
   ];
   return { method: update.method, path, headers, body: update.method === "PUT" ? call.body : call.patch };
-}
-
-/** Relative links count from the context's URL, or else from the request's. Our token goes to nobody else. */
-function linked(link: string, asked: URL, context: string | undefined, answer: HttpAnswer): string {
-  const stated = context !== undefined && URL.canParse(context, asked.href) ? new URL(context, asked) : asked;
-  const base = stated.origin === asked.origin ? stated : asked;
-  const next = URL.canParse(link, base.href) ? new URL(link, base) : undefined;
-  if (next?.origin !== asked.origin) throw unusable("the list goes on at another origin", answer);
-  return next.pathname + next.search;
 }
 
 function failureOf(answer: HttpAnswer, operation: Operation, { statuses }: UpstreamConfig): UpstreamError {
