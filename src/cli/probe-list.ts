@@ -33,7 +33,7 @@ async function secondPageOf(upstream: Upstream, { entity, first }: Listed): Prom
 
 /** Everything has changed since 1970, nothing since tomorrow. */
 async function sinceOf(upstream: Upstream, { entity, config, first }: Listed): Promise<Shown[]> {
-  if (config.list?.since === undefined || upstream.config.kind !== "rest") return [];
+  if (config.list?.since === undefined || upstream.config.module !== undefined) return [];
   const ask = (since: Date): Promise<Attempt<UpstreamPage>> =>
     attempt(() => upstream.list({ entity, since }));
   const [ever, never] = [await ask(new Date(0)), await ask(new Date(Date.now() + 86_400_000))];

@@ -4,6 +4,7 @@ import { pino } from "pino";
 
 import type { EntityConfig, UpstreamConfig } from "../platform/config/schema.ts";
 import { UpstreamError, type UpstreamPage } from "../upstream/connector.ts";
+import { filterOfReference } from "../upstream/odata/queries.ts";
 import { urlsOf } from "../upstream/rest/urls.ts";
 import { openUpstream, type Upstream } from "../upstream/upstream.ts";
 import { pagesOf } from "./probe-list.ts";
@@ -51,13 +52,18 @@ async function probeUpstream(
 async function probeEntity(upstream: Upstream, entity: string, config: EntityConfig): Promise<Shown[]> {
   const listed = await attempt(() => upstream.list({ entity }));
   const [first] = "value" in listed ? listed.value.records : [];
-  const unknown = await attempt(() => upstream.observe({ entity, id: unknownIdLike(first?.id) }));
+  const unknown = await attempt(() => upstream.observe({ entity, id: unknownIdOf(config, first?.id) }));
   const shown: Shown[] = [accessOf([listed, unknown])];
   shown.push(...listOf(listed, config));
   if ("value" in listed) shown.push(...(await pagesOf(upstream, { entity, config, first: listed.value })));
   shown.push(...(await recordOf(upstream, { entity, config, id: first?.id })), unknownOf(unknown));
   if (config.lookup !== undefined) shown.push(await lookupOf(upstream, entity, config));
   return shown;
+}
+
+/** Where the form of IDs is configured, it is asked for in that form, also of an empty list. */
+function unknownIdOf({ keyType }: EntityConfig, id: string | undefined): string {
+  return unknownIdLike(keyType === "number" ? "0" : id);
 }
 
 /** Of the same form as one that exists: to an ID of another form some servers answer 400. */
@@ -110,17 +116,22 @@ async function recordOf(
   const shown: Shown[] = [];
   if (config.version) {
     const where = "header" in config.version ? `header ${config.version.header}` : config.version.pointer;
-    shown.push(versionAt(where, held.value.version, config));
+    shown.push(versionAt(where, held.value.version, { config, kind: upstream.config.kind }));
   }
   const read = await attempt(() => upstream.read({ entity, id }));
   shown.push("error" in read ? broken("fromUpstream", read.error.message) : works("fromUpstream"));
   return shown;
 }
 
-function versionAt(where: string, version: string | undefined, config: EntityConfig): Shown {
+function versionAt(
+  where: string,
+  version: string | undefined,
+  { config, kind }: { config: EntityConfig; kind: UpstreamConfig["kind"] },
+): Shown {
   if (!version) return broken("version", `a record has none at ${where}`);
   const isAsked = [config.update, config.delete].some((operation) => operation.class === "conditional");
-  if (!isAsked || !version.startsWith("W/")) return works("version", where);
+  // OData's are meant to be compared, and are written so all the same.
+  if (!isAsked || !version.startsWith("W/") || kind === "odata") return works("version", where);
   return unverified(
     "version",
     `${where} is weak (W/), as frameworks make it of an answer's bytes: many such servers don't look at If-Match, and ` +
@@ -142,8 +153,7 @@ async function lookupOf(upstream: Upstream, entity: string, config: EntityConfig
   if (found.value.length > 0) return broken("lookup", "a reference that nobody has was found");
   // A module's answers count only where they carry our reference, and others' alone are an error.
   if (upstream.config.module !== undefined) return works("lookup", "an unknown reference finds nothing");
-  const path =
-    upstream.config.kind === "rest" ? urlsOf(upstream.config.baseUrl, config).search(tempId) : undefined;
+  const path = searchOf(upstream, config, tempId);
   if (path === undefined)
     return unverified("lookup", "whether unknown references are filtered out is not known");
   // What the connector leaves out, since it does not carry our reference.
@@ -151,11 +161,18 @@ async function lookupOf(upstream: Upstream, entity: string, config: EntityConfig
   if ("error" in raw) return unverified("lookup", raw.error.message);
   const strangers = raw.value.records.length;
   if (strangers === 0) return works("lookup", "an unknown reference finds nothing");
+  const isFollowed = upstream.config.kind === "odata";
   return unverified(
     "lookup",
     `the filter is ignored: an unknown reference is answered with ${strangers} other records. They are told apart by ` +
-      "the reference, but only while the answer is a single page",
+      `the reference, but only while the answer is ${isFollowed ? "ten pages at most" : "a single page"}`,
   );
+}
+
+/** Where the search begins, as a place in a list. */
+function searchOf({ config }: Upstream, entity: EntityConfig, tempId: string): string | undefined {
+  if (config.kind === "odata") return filterOfReference(config, entity, tempId);
+  return config.kind === "rest" ? urlsOf(config.baseUrl, entity).search(tempId) : undefined;
 }
 
 /** The answer to a search, read as a list. */

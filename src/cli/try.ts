@@ -123,16 +123,20 @@ function redirected(config: UpstreamConfig, origin: string): UpstreamConfig {
   return local;
 }
 
-const exampleId = "SERVER-ID";
-const exampleTempId = "urn:uuid:00000000-0000-4000-8000-000000000001";
+/** By the entity's `keyType`; an ID that is no key of its type is not sent. */
+const exampleIds = { string: "SERVER-ID", number: "4711", guid: "00000000-0000-4000-8000-000000000003" };
+const exampleUuid = "00000000-0000-4000-8000-000000000001";
+const exampleTempId = `urn:uuid:${exampleUuid}`;
 const exampleKey = "00000000-0000-4000-8000-000000000002";
 
 async function call(upstream: Upstream, { entity, op, data }: SampleMutation): Promise<void> {
+  const { create, keyType = "string" } = upstream.config.entities[entity]!;
   const shared = { entity, actor: "ACTING-USER", requestId: "REQUEST-ID", idempotencyKey: exampleKey };
-  const existing = { ...shared, id: exampleId, version: '"VERSION"' };
+  const existing = { ...shared, id: exampleIds[keyType], version: '"VERSION"' };
   if (op === "create") {
-    const choosesId = upstream.config.entities[entity]?.create.class === "client-id";
-    await upstream.create({ ...shared, data, tempId: exampleTempId, ...(choosesId && { id: exampleId }) });
+    const choosesId = create.class === "client-id" || create.method === "PUT";
+    const id = keyType === "number" ? exampleIds.number : exampleUuid;
+    await upstream.create({ ...shared, data, tempId: exampleTempId, ...(choosesId && { id }) });
   } else if (op === "update")
     await upstream.update({ ...existing, patch: data, data, tempId: exampleTempId });
   else await upstream.remove(existing);

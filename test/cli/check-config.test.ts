@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 
 import { describe, expect, onTestFinished, test } from "vitest";
 
+import { startODataUpstream } from "../fixtures/odata-upstream.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
 import { aFile, cliEnv, configOf, runCli, type Ran } from "./run-cli.ts";
@@ -145,6 +146,52 @@ describe("check-config", { timeout: 180_000 }, () => {
     expect(told.findings.filter(({ result }) => result === "unverified").map(({ what }) => what)).toEqual([
       "id",
       "fromUpstream",
+    ]);
+  });
+});
+
+describe("check-config against OData", { timeout: 180_000 }, () => {
+  const upstream = { kind: "odata" };
+  const entity = { path: "/Activities", id: "/Id", reference: "/externalRef" };
+
+  test.each(["number", "string"] as const)(
+    "a probe asks as the protocol has it, also with %s keys",
+    async (keyType) => {
+      await using system = await startODataUpstream({ keyType });
+      system.service.seed([`{"note":"${payload}"}`]);
+      const classes = { update: { class: "conditional" }, list: { since: "ModifiedAt" } };
+      const file = await configOf(system.url, { ...entity, ...classes, keyType }, upstream);
+      const ran = await runCli(["check-config", file, "--probe"], { env: cliEnv });
+      expect(linesOf(ran).slice(1, -1)).toEqual([
+        "works ours/crm/activity access",
+        "works ours/crm/activity list 1 on the first page",
+        "works ours/crm/activity id /Id",
+        "works ours/crm/activity since",
+        "works ours/crm/activity version /@odata.etag",
+        "works ours/crm/activity fromUpstream",
+        "works ours/crm/activity unknown id answered as none",
+        "works ours/crm/activity lookup an unknown reference finds nothing",
+      ]);
+      expect([ran.code, ran.out.includes(payload)]).toEqual([0, false]);
+      expect(new Set(system.upstream.requests.map(({ method }) => method))).toEqual(new Set(["GET"]));
+    },
+  );
+
+  test("that a service ignores the filter, or does not know it, is told", async () => {
+    await using system = await startODataUpstream({ keyType: "number", ignoresFilters: true });
+    system.service.seed(["{}", "{}"]);
+    const file = await configOf(system.url, { ...entity, keyType: "number" }, upstream);
+    const probing = ["check-config", file, "--probe"];
+    const ignored = await runCli(probing, { env: cliEnv });
+    expect(linesOf(ignored).find((line) => line.includes(" lookup "))).toMatch(
+      /^unverified .* the filter is ignored: .* answered with 2 other records.* ten pages at most/,
+    );
+    expect(ignored.code).toBe(2);
+    system.upstream.script({ path: /filter/ }, faults.status(400));
+    const unknown = await runCli(probing, { env: cliEnv });
+    expect([unknown.code, linesOf(unknown).find((line) => line.includes(" lookup "))]).toEqual([
+      1,
+      "broken ours/crm/activity lookup the upstream answered 400",
     ]);
   });
 });

@@ -66,4 +66,20 @@ describe("try", { timeout: 180_000 }, () => {
     const broken = await runCli([...base, "activity"], { env: cliEnv, input: '{"a secret' });
     expect([broken.code, broken.err]).toEqual([1, "invalid-request: --data is not JSON\n"]);
   });
+
+  test.each([
+    ["number", "delete", "DELETE", "(4711)"],
+    ["guid", "create", "PUT", "(00000000-0000-4000-8000-000000000001)"],
+    ["string", "update", "PATCH", "('SERVER-ID')"],
+  ])("shows OData's requests: by a %s key a %s", async (keyType, op, method, key) => {
+    const own = { create: { class: "client-id", method: "PUT" }, update: { class: "conditional" } };
+    const entity = { path: "/Activities", id: "/Id", keyType, ...own };
+    const file = await configOf("https://erp.example/v4", entity, { kind: "odata" });
+    const args = ["--tenant", "ours", "--entity", "activity", "--config", file, "--op", op];
+    const { code, out } = await runCli(["try", ...args], { env: cliEnv });
+    expect([code, out.split("\n")[0]]).toEqual([0, `${method} https://erp.example/v4/Activities${key}`]);
+    expect(out).toContain("odata-maxversion: 4.0\n");
+    if (op === "create") expect(out).toContain("if-none-match: *\n");
+    if (op === "update") expect(out).toContain('if-match: "VERSION"\n');
+  });
 });

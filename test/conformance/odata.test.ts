@@ -53,7 +53,7 @@ async function start(options: StartOptions, more: Partial<ODataServiceOptions> =
     delete: { method: "DELETE", class: remove, enabled: true },
     version: { pointer: "/@odata.etag" },
     reference: "/externalRef",
-    list: { since: "ModifiedAt", changes: true },
+    list: { since: "ModifiedAt", changes: true, pageSize: 50 },
   } as const;
   const config = aRestUpstream(`${upstream.url}/odata`, { entity, timeoutMs, actorHeader: "X-Acting-User" });
   const connector = openODataConnector({ ...config, kind: "odata" });
@@ -262,4 +262,14 @@ test("an update that is answered with another record says nothing of this one", 
   told(subject, { Id: 2, minutes: 1, "@odata.etag": "W/2" });
   const call = { entity: "activity", id: "1", patch: "{}", body: "{}", idempotencyKey: "k" };
   expect(await subject.connector.update(call)).toBeUndefined();
+});
+
+test("pages of the configured size are preferred, and changes to be kept track of with the first of a whole list", async () => {
+  const { connector, server, upstream } = await aService({ pageSize: 1 });
+  server.seed(["{}", "{}"]);
+  const { next } = await connector.list({ entity: "activity" });
+  await connector.list({ entity: "activity", after: next });
+  await connector.list({ entity: "activity", since: new Date(0) });
+  const [whole, size] = ["odata.maxpagesize=50,odata.track-changes", "odata.maxpagesize=50"];
+  expect(upstream.requests.map(({ headers }) => headers["prefer"])).toEqual([whole, size, size]);
 });

@@ -27,7 +27,21 @@ export function checkOData(entity: EntityConfig, path: Path, report: Report): vo
       if (report.given(at))
         report.problem(at, `is for kind rest: ${instead[key] ?? "odata has its own way"}`);
     }
+  const since = report.sound(path, "list") ? entity.list?.since : undefined;
+  if (since !== undefined && !/^[\w/]+$/.test(since))
+    report.problem([...path, "list", "since"], "must be a property for kind odata, e.g. ModifiedAt");
   checkMethods(entity, path, report);
+  checkChosenKeys(entity, path, report);
+}
+
+/** The key that we choose for a record is the UUID that its client has chosen. */
+function checkChosenKeys({ create, keyType }: EntityConfig, path: Path, report: Report): void {
+  if (!report.sound(path, "create", "keyType") || !create.enabled || keyType !== "number") return;
+  if (create.class === "client-id" || create.method === "PUT")
+    report.warning(
+      [...path, "create"],
+      "temp IDs are no number keys: creates are parked unless the app chooses numbers itself",
+    );
 }
 
 function checkMethods({ update, delete: remove }: EntityConfig, path: Path, report: Report): void {

@@ -150,10 +150,16 @@ const besides: Record<string, Record<string, object>> = {
 };
 
 const all = Object.entries(keys).flatMap(([holder, those]) =>
-  Object.entries(those).map(([key, [value, refused]]) => ({ holder, key, value, refused })),
+  Object.entries(those).map(([key, [value, refused]]) => ({
+    holder,
+    key,
+    value,
+    refused,
+    says: refused ?? "taken",
+  })),
 );
 
-test.each(all)("$holder $key: $refused", ({ holder, key, value, refused }) => {
+test.each(all)("$holder $key: $says", ({ holder, key, value, refused }) => {
   const given = { ...besides[holder]?.[key], [key]: value };
   const own = holder === "entity" ? given : { [holder]: given };
   const entity = { path: "/Activities", id: "/Id", keyType: "guid", ...own };
@@ -166,13 +172,14 @@ test.each(all)("$holder $key: $refused", ({ holder, key, value, refused }) => {
   if (refused === undefined) expect(problems).toEqual([]);
 });
 
-test("a set is no template, changes go by PATCH or PUT, deletes by DELETE", () => {
+test("a set is no template, changes go by PATCH or PUT, deletes by DELETE, and times are properties", () => {
   const entity = {
     path: "/Orgs/{/org}/Activities",
     id: "/Id",
     keyType: "guid",
     update: { method: "POST" },
     delete: { method: "PATCH" },
+    list: { since: "since={sinceMs}" },
   };
   expect(
     problemsOf(odataUpstream({ entities: { activity: entity } })).map((line) =>
@@ -182,6 +189,7 @@ test("a set is no template, changes go by PATCH or PUT, deletes by DELETE", () =
     "path: can't have {placeholders} for kind odata: it is one entity set",
     "update.method: is for kind rest: odata changes by PATCH or PUT",
     "delete.method: is for kind rest: odata deletes by DELETE",
+    "list.since: must be a property for kind odata, e.g. ModifiedAt",
   ]);
 });
 
@@ -203,4 +211,11 @@ test("what only OData has is refused elsewhere", () => {
     "keyType: is for kind odata",
     "list.changes: is for kind odata",
   ]);
+});
+
+test("a key that no temp ID can be is warned of", () => {
+  const warnings = (keyType: string): string[] =>
+    load(odata("create: { class: client-id }", `keyType: ${keyType}`)).warnings;
+  expect(warnings("guid")).toEqual([]);
+  expect(warnings("number")).toEqual([expect.stringContaining("temp IDs are no number keys")]);
 });
