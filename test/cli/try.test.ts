@@ -73,8 +73,8 @@ describe("try", { timeout: 180_000 }, () => {
     ["string", "update", "PATCH", "('SERVER-ID')"],
   ])("shows OData's requests: by a %s key a %s", async (keyType, op, method, key) => {
     const own = { create: { class: "client-id", method: "PUT" }, update: { class: "conditional" } };
-    const entity = { path: "/Activities", id: "/Id", keyType, ...own };
-    const file = await configOf("https://erp.example/v4", entity, { kind: "odata" });
+    const service = { path: "/Activities", id: "/Id", keyType, ...own };
+    const file = await configOf("https://erp.example/v4", service, { kind: "odata" });
     const args = ["--tenant", "ours", "--entity", "activity", "--config", file, "--op", op];
     const { code, out } = await runCli(["try", ...args], { env: cliEnv });
     expect([code, out.split("\n")[0]]).toEqual([0, `${method} https://erp.example/v4/Activities${key}`]);

@@ -119,7 +119,7 @@ export function describeReads(kind: Kind): void {
         subject.server.change(two!, null);
         const [four] = subject.server.seed([aRecord(4)]);
         const later = await lastPage(subject, { entity, after: listed.changes });
-        expect(later.changed.toSorted()).toEqual([one, two, four].toSorted());
+        expect(new Set(later.changed)).toEqual(new Set([one, two, four]));
         expect(later.records).toEqual([]);
         subject.server.change(three!, null);
         const last = await lastPage(subject, { entity, after: later.changes });

@@ -160,18 +160,19 @@ test("what the service refuses is the client's, and what it lacks is for a perso
   expect(rows(system)).toEqual([]);
 });
 
+const polled = { poll: { everyMs: 100 } };
+const whole = /^\/odata\/Activities$/;
+
 describe.each(["4.0", "4.01"] as const)(
   "a service of version %s that keeps track of its changes",
   (tracks) => {
     const list = { changes: true };
-    const poll = (sweepEveryMs = 86_400_000): object => ({ poll: { everyMs: 100, sweepEveryMs } });
-    const whole = /^\/odata\/Activities$/;
 
     test("is asked for them by its delta links, page by page", { timeout: 60_000 }, async () => {
       await using system = await startODataUpstream({ keyType: "number", tracks, pageSize: 3 });
       const { service, upstream } = system;
       service.seed(Array.from({ length: 8 }, (_, n) => `{"minutes":${n}}`));
-      await using gateway = await startGateway({ upstreams: erp(system.url, { list }, poll()) });
+      await using gateway = await startGateway({ upstreams: erp(system.url, { list }, polled) });
       const reader = newReader(gateway.as());
       await reader.until(() => reader.held.size === 8);
       for (let id = 1; id <= 5; id++) service.change(String(id), `{"minutes":${id * 10}}`);
@@ -189,7 +190,7 @@ describe.each(["4.0", "4.01"] as const)(
       await using system = await startODataUpstream({ keyType: "number", tracks });
       const { service, upstream } = system;
       service.seed(['{"minutes":1}', '{"minutes":2}', '{"minutes":3}']);
-      await using gateway = await startGateway({ upstreams: erp(system.url, { list }, poll()) });
+      await using gateway = await startGateway({ upstreams: erp(system.url, { list }, polled) });
       const reader = newReader(gateway.as());
       await reader.until(() => reader.held.size === 3);
       upstream.script({ path: /deltatoken/ }, faults.status(404));
