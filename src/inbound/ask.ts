@@ -6,6 +6,7 @@ import type { Database } from "../platform/schema.ts";
 import { backoffMs } from "../replay/backoff.ts";
 import { BreakerOpen, UpstreamError } from "../upstream/connector.ts";
 import type { ObservedRecord } from "../upstream/observed.ts";
+import { isUsableName } from "../upstream/usable.ts";
 import type { Seen } from "./compare.ts";
 import { putOffLooks, readDueLooks, settleLooks, writeLooks, type Look } from "./look.ts";
 import { concludeRound, keepPage, putOffRound, takeRound, type Concluded, type Round } from "./round.ts";
@@ -129,7 +130,9 @@ async function readPage(deps: AskDeps, round: Round): Promise<void> {
     wasRead: false,
   }));
   // A change only names its record, and may be known already: it is looked at like one that an event has named.
-  const looks = page.changed.filter(isStorable).map((serverId) => ({ entity, serverId, inMs: 0 }));
+  const looks = page.changed
+    .filter((id) => isUsableName(id))
+    .map((serverId) => ({ entity, serverId, inMs: 0 }));
   const kept = {
     serverIds: [...records.map(({ id }) => id), ...looks.map(({ serverId }) => serverId)],
     next: page.next,
