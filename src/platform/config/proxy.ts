@@ -22,10 +22,12 @@ function isThisMachine(hostname: string): boolean {
   return hostname === "localhost" || hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname);
 }
 
-/** `*`, a host with all below it (`example.com`, `.example.com`, `*.example.com`), either with a port. */
+/** `*`, an IPv6 address with or without brackets, a host with all below it (`example.com`, `.example.com`, `*.example.com`), either with a port. */
 function covers(entry: string, hostname: string, port: string): boolean {
   if (entry === "") return false;
   if (entry === "*") return true;
+  // An IPv6 address has a port only behind brackets.
+  if (/^[^[]*:.*:/.test(entry)) return hostname === `[${entry.toLowerCase()}]`;
   const [, name = "", only] = /^(.*?)(?::(\d+))?$/.exec(entry) ?? [];
   if (only !== undefined && only !== port) return false;
   const domain = name.toLowerCase().replace(/^\*?\./, "");

@@ -64,7 +64,10 @@ function nextOf({ answer, text, count }: Answered, list: ListConfig, asked: Aske
   const { url, isFirst } = asked;
   if (list.cursor) return byCursor(text, list.cursor, url, answer);
   const link = list.next === undefined ? nextLink(answer) : saidIn(text, list.next, answer);
-  if (link !== undefined) return linked(link, url, answer);
+  // Behind a proxy that changes the host, links lead to a host of the other side; numbers need none.
+  const number = list.page ?? list.offset;
+  const isNumbered = number !== undefined && url.searchParams.has(number);
+  if (link !== undefined && (!isNumbered || isAt(link, url))) return linked(link, url, answer);
   if (list.next !== undefined || count === 0) return undefined;
   if (list.page !== undefined) return counted(url, list.page, 1);
   if (list.offset !== undefined) return counted(url, list.offset, count);
@@ -110,10 +113,15 @@ function withParameter(from: URL, parameter: string, value: string | number): st
   return next.pathname + next.search;
 }
 
+function isAt(link: string, from: URL): boolean {
+  return URL.canParse(link, from.href) && new URL(link, from).origin === from.origin;
+}
+
 /** Our token goes to nobody else. */
 function linked(link: string, from: URL, answer: HttpAnswer): string {
-  const next = URL.canParse(link, from.href) ? new URL(link, from) : undefined;
-  if (next?.origin !== from.origin) throw unusable("the list goes on at another origin", "park", answer);
+  if (!isAt(link, from))
+    throw unusable("the list goes on at another origin; `page` or `offset` need no links", "park", answer);
+  const next = new URL(link, from);
   return next.pathname + next.search;
 }
 

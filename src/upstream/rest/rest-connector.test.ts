@@ -363,6 +363,14 @@ describe("list", () => {
     },
   );
 
+  test("counts on where the links of a server behind a proxy lead to the other side of it", async () => {
+    const { upstream, connector } = await setup({ entity: { list } });
+    const link = '<http://inside.example:8080/activities?page=2>; rel="next"';
+    upstream.script({}, faults.status(200, { body: '[{"id":1}]', headers: { link } }));
+    const { next } = await connector.list(key);
+    expect(new URL(next!, upstream.url).searchParams.get(list.page)).toBe("2");
+  });
+
   test("follows links where there are some, also without a page's number", async () => {
     const { upstream, connector } = await setup({ entity: { list: {} } }, { pages: { cap: 3, links: true } });
     upstream.seed("activities", records);
@@ -378,7 +386,7 @@ describe("list", () => {
     ['<https://elsewhere.example/activities?page=2>; rel="next"', "another origin"],
     ["<http://[>; rel=next", "another origin"],
   ])("does not go to %s", async (link, message) => {
-    const { upstream, connector } = await setup({ entity: { list } });
+    const { upstream, connector } = await setup({ entity: { list: {} } });
     upstream.script({}, faults.status(200, { body: '[{"id":1}]', headers: { link } }));
     const failure = await failureOf(connector.list(key));
     expect(failure).toMatchObject({ disposition: "park" });
