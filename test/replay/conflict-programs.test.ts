@@ -84,8 +84,8 @@ async function play(
   const phones = [newPhone(gateway), newPhone(gateway), newPhone(gateway)];
   phones[0]!.add({ op: "update", entity, recordId, data: { seen: true } });
   await phones[0]!.replay();
-  const first = await viewOf(phones[0]!, entity, recordId);
-  const views = phones.map(() => first);
+  const first = await viewOf(entity, recordId);
+  const seen = phones.map(() => first);
   const history: Values[] = [first.data];
   const edits: Edit[] = [];
   const results: Result[] = [];
@@ -98,7 +98,7 @@ async function play(
     const begun = upstream.effects.length;
     const acting = phones.filter(() => random.chance(0.7));
     for (const phone of acting) {
-      const view = views[phones.indexOf(phone)]!;
+      const view = seen[phones.indexOf(phone)]!;
       const own = { ...view.data };
       for (let n = random.between(1, 2); n > 0; n--) {
         const edit = editOf(random, policy, {
@@ -124,8 +124,7 @@ async function play(
       .slice(begun)
       .filter(({ collection, id }) => collection === entity && id === recordId);
     history.push(...done.map(({ record = "" }) => JSON.parse(record) as Values));
-    for (const [index, phone] of phones.entries())
-      if (random.chance(0.5)) views[index] = await viewOf(phone, entity, recordId);
+    for (const index of phones.keys()) if (random.chance(0.5)) seen[index] = await viewOf(entity, recordId);
   }
   return { faults: judge(policy, history, edits, results), statuses: results.map(({ status }) => status) };
 }
@@ -205,26 +204,32 @@ function held(path: string): Values {
   return JSON.parse(answer.body ?? "null") as Values;
 }
 
-/** The record as the phone is told of it. */
-async function viewOf(phone: Phone, entity: string, recordId: string): Promise<View> {
-  let view: View | undefined;
-  let path = "/v1/changes?limit=1000";
-  for (;;) {
-    const { body } = await phone.api.get(path);
-    const changes = body.changes as {
-      type: string;
-      entity: string;
-      id: string;
-      version: string;
-      data: Values;
-    }[];
-    const last = changes.findLast(
-      (one) => one.type === "upsert" && one.entity === entity && one.id === recordId,
-    );
-    if (last) view = { version: last.version, data: last.data };
-    if (!body.more) break;
-    path = `/v1/changes?limit=1000&cursor=${encodeURIComponent(body.cursor as string)}`;
-  }
+/** The record as phones are told of it: they all see the same. */
+async function viewOf(entity: string, recordId: string): Promise<View> {
+  await (follows = follows.then(follow));
+  const view = views.get(`${entity}/${recordId}`);
   if (!view) throw new Error("the record is not in the feed");
   return view;
+}
+
+const views = new Map<string, View>();
+let cursor: string | undefined;
+/** One after the other, each from where the one before has ended. */
+let follows = Promise.resolve();
+
+async function follow(): Promise<void> {
+  const api = gateway.as();
+  for (let more = true; more;) {
+    const after = cursor === undefined ? "" : `&cursor=${encodeURIComponent(cursor)}`;
+    const { body } = await api.get(`/v1/changes?limit=1000${after}`);
+    for (const { type, entity, id, version, data } of body.changes as Change[])
+      if (type === "upsert") views.set(`${entity}/${id}`, { version, data });
+    ({ cursor, more } = body as { cursor: string; more: boolean });
+  }
+}
+
+interface Change extends View {
+  type: string;
+  entity: string;
+  id: string;
 }
