@@ -17,7 +17,8 @@ const triesMax = 3;
 
 /**
  * Changes a record only as it was last seen. One that has moved is looked at: if nothing stands against it, the change is
- * made on what is there. Without a version it would be made on anything. An upstream that goes on refusing a record that has not moved means something else by it.
+ * made on what is there. Without a version it would be made on anything. An upstream that goes on refusing a record that
+ * has not moved means something else by it.
  */
 export async function changeConditionally(
   context: EffectContext,
