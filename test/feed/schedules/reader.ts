@@ -116,9 +116,10 @@ export function newReader(tenant: Tenant, options: ReaderOptions, random: Random
 
   async function readChanges(): Promise<boolean> {
     const limit = random.between(1, pageMax);
-    const begins = cursor === undefined;
+    const wasBeginning = isBeginning(cursor);
     const page = random.chance(0.5) ? await pull(limit) : await follow(limit);
-    if (begins) reader.told.from = await horizonOf(tenant);
+    // Who is still on the way to where it began is told of no outcome that was pruned meanwhile.
+    if (wasBeginning) reader.told.from = Math.max(reader.told.from, await horizonOf(tenant));
     if (cursor !== undefined && positionOf(page.cursor) < positionOf(cursor))
       throw new Error(`${name}: the cursor went back`);
     const head = await headOf(tenant);
@@ -173,7 +174,18 @@ export function newReader(tenant: Tenant, options: ReaderOptions, random: Random
 const nothingPolled = () => ({ upstreamId: "", entities: [] });
 
 function positionOf(cursor: string): number {
-  return JSON.parse(Buffer.from(cursor.split(".")[0]!, "base64url").toString())[1] as number;
+  return placeIn(cursor)[0]!;
+}
+
+/** Whether it has not come to where the head was when it began without a cursor. */
+function isBeginning(cursor: string | undefined): boolean {
+  return cursor === undefined || placeIn(cursor).length > 1;
+}
+
+/** The numbers in it, behind that of its kind; the names of whom it is for follow them. */
+function placeIn(cursor: string): number[] {
+  const members = JSON.parse(Buffer.from(cursor.split(".")[0]!, "base64url").toString()) as unknown[];
+  return members.slice(1).filter((member) => typeof member === "number");
 }
 
 async function headOf({ world, tenantId }: Tenant): Promise<number> {
