@@ -18,6 +18,8 @@ export interface GatewayOptions {
   upstreamUrl: string;
   upstreamConcurrency: number;
   cpuProfDir: string | undefined;
+  /** What the configuration says of activities besides. */
+  activity?: object;
 }
 
 export interface Gateway {
@@ -88,7 +90,7 @@ async function whenReady(url: string): Promise<void> {
   }
 }
 
-function configOf({ upstreamUrl, upstreamConcurrency }: GatewayOptions): object {
+function configOf({ upstreamUrl, upstreamConcurrency, ...options }: GatewayOptions): object {
   const auth = {
     issuer: "bench",
     audience: "tidegate",
@@ -104,6 +106,7 @@ function configOf({ upstreamUrl, upstreamConcurrency }: GatewayOptions): object 
     update: { class: "upsert", method: "PATCH" },
     references: { "/mentor": "mentor" },
     scopes: ["org"],
+    ...options.activity,
   };
   const mentor = { path: "/mentors", id: "/id" };
   const legacy = {

@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 export interface BenchOptions {
   ingest: IngestOptions | undefined;
   replay: ReplayOptions | undefined;
+  mappings: MappingsOptions | undefined;
   waiting: WaitingOptions | undefined;
   streams: StreamsOptions | undefined;
   pulls: PullsOptions | undefined;
@@ -25,6 +26,16 @@ export interface ReplayOptions {
   mutationsPerPhone: number;
   latenciesMs: number[];
   concurrency: number;
+}
+
+export interface MappingsOptions {
+  rounds: number;
+  phones: number;
+  mutationsPerPhone: number;
+  latencyMs: number;
+  concurrency: number;
+  /** Mutations of a turn in which nothing is done but to map them, as many at once as there are calls in flight. */
+  alone: number;
 }
 
 export interface WaitingOptions {
@@ -91,9 +102,19 @@ const fullReplay: ReplayOptions = {
 };
 const quickReplay: ReplayOptions = { ...fullReplay, rounds: 2, latenciesMs: [5] };
 
+const fullMappings: MappingsOptions = {
+  rounds: 5,
+  phones: 200,
+  mutationsPerPhone: 50,
+  latencyMs: 5,
+  concurrency: 64,
+  alone: 20_000,
+};
+const quickMappings: MappingsOptions = { ...fullMappings, rounds: 2, alone: 5_000 };
+
 const fullWaiting: WaitingOptions = { lanes: 10_000, deadMs: 60_000, latencyMs: 5, concurrency: 64 };
 
-const parts = ["ingest", "replay", "waiting", "streams", "pulls"];
+const parts = ["ingest", "replay", "mappings", "waiting", "streams", "pulls"];
 
 /** Reads the command line. @throws {Error} for an unknown option. */
 export function readOptions(args: string[]): BenchOptions {
@@ -116,6 +137,7 @@ export function readOptions(args: string[]): BenchOptions {
   return {
     ingest: asks("ingest") ? { ...(quick ? quickIngest : fullIngest), ...rounds } : undefined,
     replay: asks("replay") ? { ...(quick ? quickReplay : fullReplay), ...rounds } : undefined,
+    mappings: asks("mappings") ? { ...(quick ? quickMappings : fullMappings), ...rounds } : undefined,
     waiting: asks("waiting") && !quick ? fullWaiting : undefined,
     streams: asks("streams") ? { ...(quick ? quickStreams : fullStreams), ...rounds } : undefined,
     pulls: asks("pulls") ? { ...(quick ? quickPulls : fullPulls), ...rounds } : undefined,

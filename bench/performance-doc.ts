@@ -1,6 +1,14 @@
 import { writeFile } from "node:fs/promises";
 
-import { ingestTable, pullsTable, replayTable, streamsTable, waitingTable, type Report } from "./report.ts";
+import {
+  ingestTable,
+  mappingsTable,
+  pullsTable,
+  replayTable,
+  streamsTable,
+  waitingTable,
+  type Report,
+} from "./report.ts";
 
 const path = new URL("../docs/performance.md", import.meta.url);
 
@@ -20,6 +28,9 @@ function performanceDoc(report: Report): string {
       : []),
     ...(report.replay && report.options.replay
       ? ["## Replay", replayWords(report.options.replay), replayTable(report.replay)]
+      : []),
+    ...(report.mappings && report.options.mappings
+      ? ["## Mappings", mappingsWords(report.options.mappings), mappingsTable(report.mappings)]
       : []),
     ...(report.waiting && report.options.waiting
       ? ["## An upstream that is down", waitingWords(report.options.waiting), waitingTable(report.waiting)]
@@ -78,6 +89,28 @@ function replayWords({
     "  started. The run fails unless every mutation took effect once, in its phone's order, and has its outcome on record.",
     "- **the same, two workers**: two processes in the role `worker`, each with half of the calls in flight. One is a",
     "  single thread and uses one core.",
+  ].join("\n");
+}
+
+function mappingsWords({
+  phones,
+  mutationsPerPhone,
+  latencyMs,
+  concurrency,
+  alone,
+  rounds,
+}: NonNullable<Report["options"]["mappings"]>): string {
+  return [
+    "What a mutation costs more when its data goes through JSONata, which is evaluated in a thread beside the process's own.",
+    `Alone: ${alone.toLocaleString("en-US")} mutations' data through the mappings and nothing else, ${concurrency} at once, microseconds for each; and the part`,
+    "of that in which the process's own thread was busy, which is what other lanes, leases and requests wait for.",
+    `Replay: ${phones} phones with ${mutationsPerPhone} mutations each, queues in Postgres, an upstream that answers after ${latencyMs} ms, as above; the share is`,
+    `the time of a mutation that is there only with the mapping. ${rounds} rounds.`,
+    "",
+    "- **none**: the default, `$` both ways. The text is passed on unread.",
+    "- **rename**: one line that gives fields other names, and one for the way back.",
+    "- **typical**: 15 fields with dates, tables to look values up, text and sums; and the way back.",
+    "- **upcasters**: three steps from a version to the next, and no mapping.",
   ].join("\n");
 }
 

@@ -4,6 +4,7 @@ import { arch, availableParallelism, cpus, platform, totalmem } from "node:os";
 import type { PullsResult } from "./feed/pulls.ts";
 import type { StreamsResult } from "./feed/streams.ts";
 import type { IngestResult } from "./ingest/ingest.ts";
+import type { MappingsResult } from "./mappings/mappings.ts";
 import type { BenchOptions } from "./options.ts";
 import type { ReplayResult } from "./replay/replay.ts";
 import type { Spread } from "./stats.ts";
@@ -15,6 +16,7 @@ export interface Report {
   options: BenchOptions;
   ingest: IngestResult[] | undefined;
   replay: ReplayResult[] | undefined;
+  mappings: MappingsResult[] | undefined;
   waiting: WaitingResult[] | undefined;
   streams: StreamsResult[] | undefined;
   pulls: PullsResult[] | undefined;
@@ -73,6 +75,27 @@ export function replayTable(results: ReplayResult[]): string {
   ]);
   const head = ["upstream", "contender", "replays/s", "min–max", "of the floor", "out of order", "doubled"];
   return table(head, rows, [1]);
+}
+
+export function mappingsTable(results: MappingsResult[]): string {
+  const rows = results.map((result) => [
+    result.contender,
+    ...rate(result.aloneMicros),
+    ...rate(result.mainMicros),
+    ...rate(result.mutationsPerSecond),
+    `${Math.round(result.shareOfReplay * 100)} %`,
+  ]);
+  const head = [
+    "mapping",
+    "alone, µs",
+    "min–max",
+    "main thread, µs",
+    "min–max",
+    "replays/s",
+    "min–max",
+    "share of the replay",
+  ];
+  return table(head, rows, [0]);
 }
 
 export function waitingTable(results: WaitingResult[]): string {

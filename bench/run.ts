@@ -1,12 +1,14 @@
 import { measurePulls } from "./feed/pulls.ts";
 import { measureStreams } from "./feed/streams.ts";
 import { measureIngest } from "./ingest/ingest.ts";
+import { measureMappings } from "./mappings/mappings.ts";
 import { readOptions } from "./options.ts";
 import { writePerformanceDoc } from "./performance-doc.ts";
 import { measureReplay } from "./replay/replay.ts";
 import {
   describeMachine,
   ingestTable,
+  mappingsTable,
   pullsTable,
   replayTable,
   streamsTable,
@@ -35,12 +37,14 @@ async function main(): Promise<void> {
       options,
       ingest: options.ingest && (await measureIngest(parts, options.ingest)),
       replay: options.replay && (await measureReplay(parts, options.replay)),
+      mappings: options.mappings && (await measureMappings(parts, options.mappings)),
       waiting: options.waiting && (await measureWaiting(parts, options.waiting)),
       streams: options.streams && (await measureStreams(parts, options.streams)),
       pulls: options.pulls && (await measurePulls(parts, options.pulls)),
     };
     if (report.ingest) say(`\n${ingestTable(report.ingest)}`);
     if (report.replay) say(`\n${replayTable(report.replay)}`);
+    if (report.mappings) say(`\n${mappingsTable(report.mappings)}`);
     if (report.waiting) say(`\n${waitingTable(report.waiting)}`);
     if (report.streams) say(`\n${streamsTable(report.streams)}`);
     if (report.pulls) say(`\n${pullsTable(report.pulls)}`);

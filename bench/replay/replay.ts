@@ -27,7 +27,7 @@ interface Parts {
   say: (line: string) => void;
 }
 
-interface Contender {
+export interface Contender {
   name: string;
   /** Replays the phones' mutations. Resolves with the journal, once all took effect and it has stopped. */
   turn: (phones: Phone[]) => Promise<JournalView>;
@@ -43,7 +43,7 @@ export async function measureReplay(parts: Parts, options: ReplayOptions): Promi
     await openContenders(contenders, parts, { upstream, upstreamUrl, ...options });
     const results: ReplayResult[] = [];
     for (const latencyMs of options.latenciesMs) {
-      const turns = await measureLatency(upstream, contenders, options, latencyMs);
+      const turns = await measureTurns(upstream, contenders, options, latencyMs);
       results.push(...toResults(latencyMs, turns));
       parts.say(`replay, ${latencyMs} ms: done`);
     }
@@ -86,6 +86,9 @@ interface Way {
 
 type Shared = { upstream: Child; upstreamUrl: string } & ReplayOptions;
 
+/** The upstream, and what has to reach it. */
+type Expected = Pick<Shared, "upstream" | "phones" | "mutationsPerPhone">;
+
 function openFloor({ upstream, upstreamUrl, concurrency }: Shared): Contender {
   return {
     name: "floor",
@@ -123,9 +126,9 @@ function openNaive(
 }
 
 /** The API stays up to be filled; the workers are other processes for each turn, as every contender's are. */
-async function openTidegate(
+export async function openTidegate(
   { name, workers: count }: Way,
-  shared: Shared,
+  shared: Expected,
   options: Omit<GatewayOptions, "role">,
 ): Promise<Contender> {
   const api = await startGateway({ ...options, role: "api", cpuProfDir: undefined });
@@ -147,7 +150,7 @@ async function openTidegate(
 
 const turnMsMax = 120_000;
 
-async function whenDone({ upstream, phones, mutationsPerPhone }: Shared): Promise<JournalView> {
+async function whenDone({ upstream, phones, mutationsPerPhone }: Expected): Promise<JournalView> {
   const until = performance.now() + turnMsMax;
   while (performance.now() < until) {
     const view = await upstream.ask<JournalView>({ kind: "journal" });
@@ -157,13 +160,13 @@ async function whenDone({ upstream, phones, mutationsPerPhone }: Shared): Promis
   throw new Error(`not everything reached the upstream within ${turnMsMax} ms`);
 }
 
-type Turns = Map<string, JournalView[]>;
+export type Turns = Map<string, JournalView[]>;
 
 /** The contenders in turn, each round beginning with another one. */
-async function measureLatency(
+export async function measureTurns(
   upstream: Child,
   contenders: Contender[],
-  { rounds, phones: count, mutationsPerPhone }: ReplayOptions,
+  { rounds, phones: count, mutationsPerPhone }: Omit<ReplayOptions, "latenciesMs" | "concurrency">,
   latencyMs: number,
 ): Promise<Turns> {
   const turns: Turns = new Map(contenders.map(({ name }) => [name, []]));
@@ -202,6 +205,7 @@ function toResults(latencyMs: number, turns: Turns): ReplayResult[] {
   }));
 }
 
-function rates(views: JournalView[]): Spread {
+/** In mutations per second. */
+export function rates(views: JournalView[]): Spread {
   return spreadOf(views.map(({ effects, elapsedMs }) => (effects / elapsedMs) * 1_000));
 }

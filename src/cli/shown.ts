@@ -1,6 +1,6 @@
 import type { Config, TenantConfig } from "../platform/config/schema.ts";
 import { UpstreamError } from "../upstream/connector.ts";
-import { MappingError } from "../upstream/mapping.ts";
+import { MappingError } from "../upstream/mapping/mapping.ts";
 
 /** What is looked at of a configuration. */
 export interface Looked {

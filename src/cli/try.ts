@@ -7,7 +7,8 @@ import { hidingVariables } from "../platform/config/placeholders.ts";
 import type { Config, UpstreamConfig } from "../platform/config/schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { UpstreamError } from "../upstream/connector.ts";
-import { MappingError } from "../upstream/mapping.ts";
+import { openEvaluator } from "../upstream/mapping/evaluator.ts";
+import { MappingError } from "../upstream/mapping/mapping.ts";
 import { primaryOf } from "../upstream/primary.ts";
 import { sendsRecord } from "../upstream/sends-record.ts";
 import { compileUpcast, UpcastError } from "../upstream/upcast.ts";
@@ -106,7 +107,13 @@ function dataOf({ data: file }: Sample): string {
 /** The versions are the primary's, also of what goes to a shadow. */
 async function upcastBy({ entities }: UpstreamConfig, mutation: SampleMutation): Promise<SampleMutation> {
   const entity = entities[mutation.entity];
-  return entity ? await compileUpcast(entity)(mutation) : mutation;
+  if (!entity) return mutation;
+  const evaluator = openEvaluator();
+  try {
+    return await compileUpcast(entity, { evaluator, place: `entities.${mutation.entity}` })(mutation);
+  } finally {
+    await evaluator.close();
+  }
 }
 
 function invalid(detail: string): TidegateError {

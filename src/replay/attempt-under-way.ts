@@ -1,6 +1,6 @@
 import { toTempId } from "../platform/uuid.ts";
 import { UpstreamError } from "../upstream/connector.ts";
-import { MappingError } from "../upstream/mapping.ts";
+import { MappingError } from "../upstream/mapping/mapping.ts";
 import { watchCalls, type CallWatch } from "./call-watch.ts";
 import type { EffectContext, History } from "./effect.ts";
 import type { OpenDelivery } from "./open-delivery.ts";

@@ -4,7 +4,7 @@ import { mergePatch } from "../platform/json-text.ts";
 import { isAnothers, type StoredRecord } from "../records/record.ts";
 import { scopesOf } from "../records/scopes.ts";
 import { UpstreamError } from "../upstream/connector.ts";
-import { MappingError } from "../upstream/mapping.ts";
+import { MappingError } from "../upstream/mapping/mapping.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import type { OpenCommand } from "./command.ts";
 import type { ClaimedEntry } from "./entries.ts";

@@ -1,6 +1,6 @@
 import { uuidOf } from "../platform/uuid.ts";
 import { UpstreamError } from "../upstream/connector.ts";
-import { MappingError } from "../upstream/mapping.ts";
+import { MappingError } from "../upstream/mapping/mapping.ts";
 import { sendsRecord } from "../upstream/sends-record.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import { applied, isConflict, type Effect, type EffectContext } from "./effect.ts";

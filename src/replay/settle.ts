@@ -5,7 +5,7 @@ import type { StoredProblem } from "../platform/schema.ts";
 import { isAnothers, type StoredRecord } from "../records/record.ts";
 import { scopesOf } from "../records/scopes.ts";
 import { UpstreamError } from "../upstream/connector.ts";
-import { MappingError } from "../upstream/mapping.ts";
+import { MappingError } from "../upstream/mapping/mapping.ts";
 import { park, retryLater, waitForRecord } from "./keep-back.ts";
 import { closing, pass, placeOf, toOutcome, tryPass, type Step } from "./leave.ts";
 import { learn } from "./names.ts";
@@ -97,7 +97,7 @@ function conflictOf({ config, mutation }: ReadyMutation): StoredProblem {
 
 /** What only a person can settle, of the reasons why an effect could not be written down. */
 export function faultOf(error: unknown): StoredProblem | undefined {
-  if (error instanceof MappingError) return unmappable;
+  if (error instanceof MappingError) return unmappable(error);
   if (error instanceof RecordTaken) {
     return problem("upstream-unexpected", "The upstream named a record that another create has.");
   }

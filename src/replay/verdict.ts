@@ -1,7 +1,7 @@
 import type { RecordWrite } from "../change-feed/write.ts";
 import type { AttemptDisposition, StoredProblem } from "../platform/schema.ts";
 import { UpstreamError } from "../upstream/connector.ts";
-import { MappingError } from "../upstream/mapping.ts";
+import { MappingError } from "../upstream/mapping/mapping.ts";
 import { historyAfter, type Attempt } from "./attempt-under-way.ts";
 import type { Effect, History } from "./effect.ts";
 import type { Target } from "./judge.ts";
@@ -63,7 +63,7 @@ export function toFailure(slice: Slice, ready: ReadyMutation, error: unknown, at
   const history = historyAfter(slice, attempt);
   if (error instanceof MappingError) {
     slice.events.failed("park");
-    return { kind: "parked", problem: unmappable, history, error: undefined };
+    return { kind: "parked", problem: unmappable(error), history, error: undefined };
   }
   if (!(error instanceof UpstreamError)) throw error;
   slice.events.failed(error.disposition);
@@ -106,4 +106,7 @@ function unclear(why: string): StoredProblem {
   return problem("upstream-unclear", `It is not known whether the change took effect: ${why}.`);
 }
 
-export const unmappable = problem("upstream-unexpected", "A mapping can't take the data.");
+/** Names the mapping and where in it; its message holds nothing of the data. */
+export function unmappable({ message }: MappingError): StoredProblem {
+  return problem("upstream-unexpected", `A mapping can't take the data: ${message}.`);
+}

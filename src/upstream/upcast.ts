@@ -1,6 +1,7 @@
 import type { EntityConfig, UpcastStep } from "../platform/config/schema.ts";
 import { isObject } from "../platform/json-text.ts";
-import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
+import type { Evaluator } from "./mapping/evaluator.ts";
+import { compileMapping, MappingError, type Mapping } from "./mapping/mapping.ts";
 
 /** A mutation as far as its version matters. `data` and `base` are JSON text. */
 export interface Versioned {
@@ -28,10 +29,18 @@ interface Step extends UpcastStep {
 /**
  * Compiles an entity's `upcast`. A mutation of its present version is given back as it is, text for text; so is every
  * delete, whose data says nothing to the upstream, and all of an entity without `schema`.
+ *
+ * @param place the entity's, in the configuration.
  */
-export function compileUpcast({ schema, schemaDefault = schema, upcast = [] }: EntityConfig): Upcast {
+export function compileUpcast(
+  { schema, schemaDefault = schema, upcast = [] }: EntityConfig,
+  { evaluator, place }: { evaluator: Evaluator; place: string },
+): Upcast {
   const steps = new Map<number, Step>(
-    upcast.map((step) => [step.from, { ...step, map: compileMapping(step.data) }]),
+    upcast.map((step, index) => [
+      step.from,
+      { ...step, map: compileMapping(step.data, { evaluator, place: `${place}.upcast[${index}].data` }) },
+    ]),
   );
   return async (mutation) => {
     if (schema === undefined || mutation.op === "delete") return mutation;
@@ -62,13 +71,13 @@ function unreachable(version: number, schema: number): never {
 }
 
 async function taken<M extends Versioned>(mutation: M, step: Step): Promise<M> {
-  const { op, data, base } = mutation;
-  const variables = { op, data: parsed(data), base: parsed(base) };
+  const { data, base } = mutation;
+  const variables = { op: JSON.stringify(mutation.op), data, base };
   try {
     return {
       ...mutation,
-      data: await part(step, data, { ...variables, part: "data" }),
-      base: await part(step, base, { ...variables, part: "base" }),
+      data: await part(step, data, { ...variables, part: '"data"' }),
+      base: await part(step, base, { ...variables, part: '"base"' }),
     };
   } catch (error) {
     if (!(error instanceof MappingError)) throw error;
@@ -77,14 +86,10 @@ async function taken<M extends Versioned>(mutation: M, step: Step): Promise<M> {
   }
 }
 
-function parsed(text: string | undefined): unknown {
-  return text === undefined ? undefined : JSON.parse(text);
-}
-
 async function part(
   { map }: Step,
   text: string | undefined,
-  variables: Record<string, unknown>,
+  variables: Record<string, string | undefined>,
 ): Promise<string | undefined> {
   if (text === undefined) return undefined;
   const mapped = await map(text, variables);

@@ -5,7 +5,7 @@ import { faults } from "../../test/fixtures/scripted-faults.ts";
 import type { StoreOptions } from "../../test/fixtures/scripted-store.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../../test/fixtures/scripted-upstream.ts";
 import { aRestUpstream } from "../../test/fixtures/upstream-config.ts";
-import { MappingError } from "./mapping.ts";
+import { MappingError } from "./mapping/mapping.ts";
 import { openUpstream, type Upstream } from "./upstream.ts";
 
 const log = pino({ level: "silent" });
@@ -90,7 +90,9 @@ describe("shapes", () => {
 
   test("a mapping that can't be compiled stops the start and names its place", () => {
     const config = aRestUpstream("http://127.0.0.1:1", { entity: { toUpstream: "{" } });
-    expect(() => openUpstream("crm", config, { log })).toThrow(/upstream crm, entity activity, toUpstream/);
+    expect(() => openUpstream("crm", config, { log })).toThrow(
+      /upstreams\.crm\.entities\.activity\.toUpstream is not JSONata/,
+    );
   });
 });
 

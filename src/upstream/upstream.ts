@@ -14,7 +14,8 @@ import {
   type UpstreamRecord,
 } from "./connector.ts";
 import { createLimiter } from "./limiter.ts";
-import { compileMapping, MappingError, type Mapping } from "./mapping.ts";
+import { openEvaluator, type Evaluator } from "./mapping/evaluator.ts";
+import { compileMapping, MappingError, type Mapping } from "./mapping/mapping.ts";
 import { toObserved, type ObservedPage, type ObservedRecord } from "./observed.ts";
 import { openModuleConnector } from "./module/open-module.ts";
 import { openODataConnector } from "./odata/odata-connector.ts";
@@ -125,7 +126,8 @@ interface Entity {
  * @throws {TidegateError} `config-invalid` when a mapping can't be compiled or the kind is not known.
  */
 export function openUpstream(id: string, config: UpstreamConfig, { log }: { log: Logger }): Upstream {
-  const entities = compileEntities(id, config);
+  const evaluator = openEvaluator();
+  const entities = compileEntities(id, config, evaluator);
   const connector = openConnector(id, config, { log });
   const circuit = createCircuit({
     ...config.circuit,
@@ -217,7 +219,9 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
     trip: () => circuit.trip(),
     inFlight: () => limiter.inFlight(),
     waiting: () => limiter.waiting(),
-    close: () => connector.close(),
+    async close() {
+      await Promise.all([connector.close(), evaluator.close()]);
+    },
   };
 }
 
@@ -272,23 +276,26 @@ async function observed(record: UpstreamRecord, entity: Entity): Promise<Observe
   return toObserved(await toAnswer(record, entity), record, entity.config);
 }
 
-function compileEntities(id: string, { entities }: UpstreamConfig): Map<string, Entity> {
+function compileEntities(
+  id: string,
+  { entities }: UpstreamConfig,
+  evaluator: Evaluator,
+): Map<string, Entity> {
   const compiled = new Map<string, Entity>();
   for (const [name, config] of Object.entries(entities)) {
-    const compile = (key: "toUpstream" | "fromUpstream"): Mapping => {
-      try {
-        return compileMapping(config[key]);
-      } catch (error) {
-        const place = `upstream ${id}, entity ${name}, ${key}`;
-        throw new TidegateError("config-invalid", `${place}: ${(error as Error).message}`);
-      }
-    };
-    compiled.set(name, {
-      config,
-      toUpstream: compile("toUpstream"),
-      fromUpstream: compile("fromUpstream"),
-      upcast: compileUpcast(config),
-    });
+    const place = `upstreams.${id}.entities.${name}`;
+    const compile = (key: "toUpstream" | "fromUpstream"): Mapping =>
+      compileMapping(config[key], { evaluator, place: `${place}.${key}` });
+    try {
+      compiled.set(name, {
+        config,
+        toUpstream: compile("toUpstream"),
+        fromUpstream: compile("fromUpstream"),
+        upcast: compileUpcast(config, { evaluator, place }),
+      });
+    } catch (error) {
+      throw new TidegateError("config-invalid", (error as Error).message);
+    }
   }
   return compiled;
 }

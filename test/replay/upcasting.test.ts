@@ -1,5 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
+import type { EntityConfig } from "../../src/platform/config/schema.ts";
+import { openEvaluator } from "../../src/upstream/mapping/evaluator.ts";
+import { compileUpcast, UpcastError } from "../../src/upstream/upcast.ts";
 import { crm } from "../fixtures/crm.ts";
 import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
 import { createTestDatabase } from "../fixtures/postgres.ts";
@@ -152,6 +155,81 @@ describe("mutations of older versions", { timeout: 60_000 }, () => {
     phone.add({ op: "create", recordId: activity, schema: 3, data: {} });
     phone.add({ op: "delete", recordId: activity, schema: 9 });
     expect(linesOf(await phone.replay())).toEqual(["applied", "applied"]);
+  });
+});
+
+describe("in a merge", { timeout: 60_000 }, () => {
+  let upstream: ScriptedUpstream;
+  let gateway: TestGateway;
+  beforeAll(async () => {
+    upstream = await startScriptedUpstream({ etags: true });
+    const update = { class: "conditional" };
+    const entity = { ...versions, conflict: "merge", version: { header: "etag" }, update };
+    gateway = await startGateway({
+      queues: "postgres",
+      upstreams: crm(upstream.url, { upstream: quiet, entity }),
+    });
+  });
+  afterAll(async () => {
+    await gateway?.close();
+    await upstream?.stop();
+  });
+
+  /** A phone has seen an hour; then somebody else makes it one and a half. */
+  async function changedByOthers() {
+    const phone = newPhone(gateway);
+    phone.add({ op: "create", recordId: tempId(), schema: 3, data: { minutes: 60, note: "a" } });
+    const [{ recordId = "", version } = {}] = await phone.replay();
+    upstream.change("activities", recordId, '{"minutes":90}');
+    const edit = (data: object, base: object): void =>
+      void phone.add({ op: "update", recordId, schema: 2, baseVersion: version ?? null, data, base });
+    return { phone, edit, recordId };
+  }
+
+  test("what the old app did not touch stays as others made it: `base` goes through the steps as `data` does", async () => {
+    const { phone, edit } = await changedByOthers();
+    const from = upstream.requests.length;
+    edit({ hours: 1, note: "b" }, { hours: 1, note: "a" });
+    expect(linesOf(await phone.replay())).toEqual(["applied"]);
+    const patches = sentBy(upstream, from).filter((line) => line.startsWith("PATCH"));
+    expect(patches.at(-1)).toBe('PATCH {"note":"b"}');
+  });
+
+  test("what both have touched is a conflict", async () => {
+    const { phone, edit } = await changedByOthers();
+    edit({ hours: 2 }, { hours: 1 });
+    expect(linesOf(await phone.replay())).toEqual(["conflict upstream-conflict"]);
+  });
+
+  test("and a `base` that can't be brought there parks: nothing is compared with a guess", async () => {
+    const { phone, edit } = await changedByOthers();
+    const from = upstream.requests.length;
+    edit({ note: "b" }, { hours: "one", note: "a" });
+    expect(linesOf(await phone.replay())).toEqual(["parked schema-unsupported"]);
+    expect(sentBy(upstream, from)).toEqual([]);
+  });
+});
+
+describe("what a step gives that is no object parks", { timeout: 60_000 }, () => {
+  const evaluator = openEvaluator();
+  afterAll(async () => await evaluator.close());
+
+  test.for([
+    ["nothing", "missing", /gave nothing/],
+    ["an array", "[$]", /something else than an object/],
+    ["a text", '"x"', /something else than an object/],
+    ["null", "null", /something else than an object/],
+    ["a function", "$sum", /gave a function/],
+    ["more than any upstream takes", '{"a": $pad("", 9000000)}', /more than 8388608 characters/],
+    ["nothing of `base`", '$part = "base" ? missing : $', /gave nothing/],
+  ] as const)("%s", async ([, data, detail]) => {
+    const entity = { schema: 2, upcast: [{ from: 1, to: 2, name: "a", data }] } as unknown as EntityConfig;
+    const upcast = compileUpcast(entity, { evaluator, place: "upstreams.crm.entities.activity" });
+    const sent = { op: "update", schema: 1, data: "{}", base: "{}" } as const;
+    const failure: unknown = await upcast(sent).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(UpcastError);
+    expect((failure as UpcastError).message).toMatch(detail);
+    expect((failure as UpcastError).message).toContain("upcaster a (1 to 2)");
   });
 });
 

@@ -147,6 +147,8 @@ describe("placeholders", () => {
 
   test("a group-by in JSONata is not mistaken for one", () => {
     expect(problemsOf(withActivity("toUpstream: '${ kind: $sum(minutes) }'"))).toEqual([]);
+    const step = "{ from: 1, to: 2, name: a, data: '${ kind: $sum(minutes) }' }";
+    expect(problemsOf(withActivity("schema: 2", `upcast: [${step}]`))).toEqual([]);
   });
 
   test("those in comments are not needed", () => {

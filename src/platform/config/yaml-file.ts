@@ -28,8 +28,11 @@ export interface YamlFile extends Locator {
 /** More than any sensible file uses, and far fewer than a document that explodes when its aliases are expanded. */
 const aliasesMax = 100;
 
-/** Their expressions may have a `${` of their own, which groups. */
-const jsonataKeys: unknown[] = ["toUpstream", "fromUpstream"];
+/** Of a mapping, and of a step of `upcast`. Expressions may have a `${` of their own, which groups. */
+function isJsonata(path: Path): boolean {
+  const key = path.at(-1);
+  return key === "toUpstream" || key === "fromUpstream" || (key === "data" && path.at(-3) === "upcast");
+}
 
 /**
  * Reads YAML with `${VAR}`s. A variable's value becomes part of a string and is never read as YAML.
@@ -105,7 +108,7 @@ function fillPlaceholders(
         else if (valueOf(name, env) === undefined)
           problem(offset, `the environment variable ${name} is not set, or empty`);
       }
-      if (scalar.value.includes("${") && !jsonataKeys.includes(path.at(-1)))
+      if (scalar.value.includes("${") && !isJsonata(path))
         problem(0, "`${` begins a variable's name, as in ${VAR}; nothing else can stand in the braces");
       scalar.value = role === "key" ? unmaskPlaceholders(scalar.value) : substitute(scalar.value, env);
     },

@@ -1,6 +1,6 @@
 import type { StoredProblem } from "../../platform/schema.ts";
 import { UpstreamError } from "../../upstream/connector.ts";
-import { MappingError } from "../../upstream/mapping.ts";
+import { MappingError } from "../../upstream/mapping/mapping.ts";
 import { problem } from "../prepare.ts";
 import { assertMayStart, ensureLease, LaneLost, whileLeased, type Slice } from "../slice.ts";
 import { matchValue } from "./match-value.ts";
