@@ -59,7 +59,7 @@ describe("try", { timeout: 180_000 }, () => {
     const unmapped = await runCli([...base, "activity"], { env: cliEnv, input });
     expect([unmapped.code, unmapped.out]).toEqual([
       1,
-      expect.stringMatching(/^not sent: the mapping failed: .*T2001/),
+      expect.stringMatching(/^not sent: upstreams\.crm\.entities\.activity\.toUpstream: JSONata T2001/),
     ]);
     const unknown = await runCli([...base, "mentor"], { env: cliEnv, input });
     expect([unknown.code, unknown.err]).toEqual([1, "invalid-request: --entity must be one of activity\n"]);
