@@ -162,7 +162,7 @@ describe("check-config against OData", { timeout: 180_000 }, () => {
       const classes = { update: { class: "conditional" }, list: { since: "ModifiedAt" } };
       const file = await configOf(system.url, { ...entity, ...classes, keyType }, upstream);
       const ran = await runCli(["check-config", file, "--probe"], { env: cliEnv });
-      expect(linesOf(ran).slice(1, -1)).toEqual([
+      expect(linesOf(ran).filter((line) => / ours\/crm\/activity /.test(line))).toEqual([
         "works ours/crm/activity access",
         "works ours/crm/activity list 1 on the first page",
         "works ours/crm/activity id /Id",
