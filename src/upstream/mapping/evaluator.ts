@@ -27,6 +27,7 @@ export const evaluatorBounds: EvaluatorBounds = {
  * process. The thread is started by the first and replaced when it breaks a bound, which costs those behind it time only.
  */
 export interface Evaluator {
+  /** @throws {Error} when there is no thread to be had, or it was closed: nothing is said of the expression. */
   evaluate(evaluation: Evaluation): Promise<Evaluated>;
   /** What is not evaluated yet fails. */
   close(): Promise<void>;
@@ -86,8 +87,11 @@ export function openEvaluator(given: Partial<EvaluatorBounds> = {}): Evaluator {
     own.on("error", (error: NodeJS.ErrnoException) => {
       if (thread !== own) return;
       if (error.code === "ERR_WORKER_OUT_OF_MEMORY")
-        replace(`it needed more than ${bounds.memoryMiBMax} MiB`);
-      else replace("its thread ended");
+        return replace(`it needed more than ${bounds.memoryMiBMax} MiB`);
+      if (isReady) return replace("its thread ended");
+      // No expression was begun, so none is to blame: who asked may ask again.
+      void end();
+      for (const { fail } of asked.splice(0)) fail(error);
     });
     for (const { evaluation } of asked) own.postMessage(evaluation);
   }
