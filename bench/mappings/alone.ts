@@ -1,6 +1,6 @@
 import { performance } from "node:perf_hooks";
 
-import type { EntityConfig } from "../../src/platform/config/schema.ts";
+import type { EntityConfig } from "../../src/platform/config/entity-schema.ts";
 import { openEvaluator } from "../../src/upstream/mapping/evaluator.ts";
 import { compileMapping } from "../../src/upstream/mapping/mapping.ts";
 import { compileUpcast, type Versioned } from "../../src/upstream/upcast.ts";

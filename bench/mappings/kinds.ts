@@ -1,4 +1,4 @@
-import type { UpcastStep } from "../../src/platform/config/schema.ts";
+import type { UpcastStep } from "../../src/platform/config/entity-schema.ts";
 
 /** What an entity's configuration says of its data's shape. */
 export interface MappingKind {

@@ -1,4 +1,4 @@
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import type { UpstreamPage } from "../upstream/connector.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import { attempt, broken, unverified, works, type Attempt, type Shown } from "./shown.ts";

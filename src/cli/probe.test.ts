@@ -2,7 +2,7 @@ import { expect, onTestFinished, test } from "vitest";
 
 import { aRestUpstream } from "../../test/fixtures/upstream-config.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../../test/fixtures/scripted-upstream.ts";
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import { probeConfig } from "./probe.ts";
 import { unsafeRepeats } from "./repeats.ts";
 

@@ -2,7 +2,8 @@ import { randomBytes, randomUUID } from "node:crypto";
 
 import { pino } from "pino";
 
-import type { EntityConfig, UpstreamConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
+import type { UpstreamConfig } from "../platform/config/upstream-schema.ts";
 import { UpstreamError, type UpstreamPage } from "../upstream/connector.ts";
 import { filterOfReference } from "../upstream/odata/queries.ts";
 import { urlsOf } from "../upstream/rest/urls.ts";

@@ -1,4 +1,4 @@
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import type { Looked } from "./shown.ts";
 
 const operations = ["create", "update", "delete"] as const;

@@ -4,7 +4,8 @@ import { pino } from "pino";
 
 import { loadConfig, readConfigFile } from "../platform/config/load.ts";
 import { hidingVariables } from "../platform/config/placeholders.ts";
-import type { Config, UpstreamConfig } from "../platform/config/schema.ts";
+import type { Config } from "../platform/config/schema.ts";
+import type { UpstreamConfig } from "../platform/config/upstream-schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import { openEvaluator } from "../upstream/mapping/evaluator.ts";

@@ -1,5 +1,5 @@
 import type { RecordWrite } from "../change-feed/write.ts";
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import type { RecordKey, StoredRecord } from "../records/record.ts";
 import { isSameRecord } from "../records/same-record.ts";
 import { scopesOf } from "../records/scopes.ts";

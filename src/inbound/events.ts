@@ -1,4 +1,4 @@
-import type { EventsConfig } from "../platform/config/schema.ts";
+import type { EventsConfig } from "../platform/config/upstream-schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { slicesAt, textAt } from "../platform/json-text.ts";
 import type { RecordKey } from "../records/record.ts";

@@ -1,6 +1,6 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 
-import type { EventsConfig } from "../platform/config/schema.ts";
+import type { EventsConfig } from "../platform/config/upstream-schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 
 type Headers = Record<string, string | string[] | undefined>;

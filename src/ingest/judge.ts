@@ -1,6 +1,6 @@
 import type { Limits } from "../platform/config/schema.ts";
 import type { ErrorCode } from "../platform/errors.ts";
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import { tempUuid, uuidPattern } from "../platform/uuid.ts";
 import type { JudgedMutation } from "../inbox/log.ts";
 import { fingerprints, sentContent } from "../inbox/fingerprint.ts";

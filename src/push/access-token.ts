@@ -1,6 +1,6 @@
 import { sign } from "node:crypto";
 
-import type { FcmConfig } from "../platform/config/schema.ts";
+import type { FcmConfig } from "../platform/config/push-schema.ts";
 import type { HttpAnswer } from "../upstream/http-client.ts";
 import { openCaller, type CallOptions } from "./call.ts";
 

@@ -1,7 +1,7 @@
 import { sql, type Transaction } from "kysely";
 
 import type { PayloadCodec } from "../platform/payload-codec.ts";
-import type { PushConfig } from "../platform/config/schema.ts";
+import type { PushConfig } from "../platform/config/push-schema.ts";
 import type { Database, PushPlatform, PushServiceName } from "../platform/schema.ts";
 
 /** A push that one worker may send, until the lease is over. */

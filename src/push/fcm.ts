@@ -1,4 +1,4 @@
-import type { FcmConfig } from "../platform/config/schema.ts";
+import type { FcmConfig } from "../platform/config/push-schema.ts";
 import type { HttpAnswer } from "../upstream/http-client.ts";
 import { codeOf, createAccessTokens, readJson, TokenRefused, type AccessTokens } from "./access-token.ts";
 import { failedWith, openCaller, withoutAnswer, type CallOptions, type Caller } from "./call.ts";

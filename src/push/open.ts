@@ -1,4 +1,5 @@
-import type { Config, PushConfig } from "../platform/config/schema.ts";
+import type { PushConfig } from "../platform/config/push-schema.ts";
+import type { Config } from "../platform/config/schema.ts";
 import { openFcm } from "./fcm.ts";
 import { callsAtOnce, type PushTenant } from "./send-due.ts";
 import { openWebhook } from "./webhook.ts";

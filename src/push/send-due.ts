@@ -5,7 +5,7 @@ import type { Logger } from "pino";
 
 import { inTenant } from "../platform/db.ts";
 import type { PayloadCodec } from "../platform/payload-codec.ts";
-import type { PushConfig } from "../platform/config/schema.ts";
+import type { PushConfig } from "../platform/config/push-schema.ts";
 import type { Database } from "../platform/schema.ts";
 import { TooLate } from "./call.ts";
 import { claimPushes, type Claimed, type ClaimedPush } from "./claim.ts";

@@ -1,4 +1,4 @@
-import type { PushConfig } from "../platform/config/schema.ts";
+import type { PushConfig } from "../platform/config/push-schema.ts";
 import type { PushPlatform, PushServiceName } from "../platform/schema.ts";
 
 /** A word to one client's app that there is something to read; it does not say what. */

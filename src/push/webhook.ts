@@ -1,6 +1,6 @@
 import { createHmac } from "node:crypto";
 
-import type { WebhookConfig } from "../platform/config/schema.ts";
+import type { WebhookConfig } from "../platform/config/push-schema.ts";
 import { failedWith, openCaller, withoutAnswer, type CallOptions } from "./call.ts";
 import type { Push, PushService } from "./service.ts";
 

@@ -1,5 +1,5 @@
 import { canonicalJson } from "../platform/canonical-json.ts";
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import { mergePatch, pointerKeys } from "../platform/json-text.ts";
 
 /** A record that differs only in when it was changed is the same: our own change often comes back like that. */

@@ -1,4 +1,4 @@
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import { sendsRecord } from "../upstream/sends-record.ts";
 import type { Judgement } from "./judge.ts";
 import type { ReadyMutation } from "./prepare.ts";

@@ -1,6 +1,6 @@
 import type { Create, TempIdState } from "../id-map/id-map.ts";
 import type { Mutation } from "../inbox/mutation.ts";
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import type { ErrorCode } from "../platform/errors.ts";
 import { onlyWhatIsIn } from "../platform/merge-patch.ts";
 import type { StoredProblem } from "../platform/schema.ts";

@@ -1,5 +1,5 @@
 import type { Mutation } from "../inbox/mutation.ts";
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import { mergePatch } from "../platform/json-text.ts";
 import type { Author } from "./blocks.ts";
 import type { SentBetween } from "./claim.ts";

@@ -1,4 +1,4 @@
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import { mapStrings, pointerKeys, slicesAt, textAt } from "../platform/json-text.ts";
 import { tempUuid } from "../platform/uuid.ts";
 import type { RecordKey } from "../records/record.ts";

@@ -1,5 +1,6 @@
 import type { Operation } from "../inbox/mutation.ts";
-import type { EntityConfig, OperationClass } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
+import type { OperationClass } from "../platform/config/operation-schema.ts";
 import type { UpstreamAnswer } from "../upstream/upstream.ts";
 import {
   adoptForgotten,

@@ -1,5 +1,5 @@
 import type { Mutation } from "../inbox/mutation.ts";
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import type { StoredProblem } from "../platform/schema.ts";
 import { tempUuid, toTempId } from "../platform/uuid.ts";
 import { recordKey } from "../records/record.ts";

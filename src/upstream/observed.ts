@@ -1,4 +1,4 @@
-import type { EntityConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import { valueAt } from "../platform/json-text.ts";
 import { tempUuid } from "../platform/uuid.ts";
 import type { UpstreamRecord } from "./connector.ts";

@@ -1,4 +1,5 @@
-import type { TenantConfig, UpstreamConfig } from "../platform/config/schema.ts";
+import type { TenantConfig } from "../platform/config/schema.ts";
+import type { UpstreamConfig } from "../platform/config/upstream-schema.ts";
 
 /** The tenant's one primary; the configuration is checked to have it. */
 export function primaryOf({ upstreams }: Pick<TenantConfig, "upstreams">): {

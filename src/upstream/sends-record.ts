@@ -1,4 +1,4 @@
-import type { UpdateConfig } from "../platform/config/schema.ts";
+import type { UpdateConfig } from "../platform/config/operation-schema.ts";
 
 /** Whether an update sends the whole record rather than the change. */
 export function sendsRecord({ sends, method }: UpdateConfig): boolean {

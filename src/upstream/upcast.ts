@@ -1,4 +1,4 @@
-import type { EntityConfig, UpcastStep } from "../platform/config/schema.ts";
+import type { EntityConfig, UpcastStep } from "../platform/config/entity-schema.ts";
 import { isObject } from "../platform/json-text.ts";
 import type { Evaluator } from "./mapping/evaluator.ts";
 import { compileMapping, MappingError, type Mapping } from "./mapping/mapping.ts";

@@ -1,6 +1,7 @@
 import type { Logger } from "pino";
 
-import type { EntityConfig, UpstreamConfig } from "../platform/config/schema.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
+import type { UpstreamConfig } from "../platform/config/upstream-schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { withValueAt } from "../platform/json-text.ts";
 import { createCircuit, type Admission, type CircuitState, type Passage } from "./circuit.ts";

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { expect, onTestFinished } from "vitest";
 
 import { valueAt, withValueAt } from "../../src/platform/json-text.ts";
-import type { OperationClass } from "../../src/platform/config/schema.ts";
+import type { OperationClass } from "../../src/platform/config/operation-schema.ts";
 import {
   UpstreamError,
   type Call,

@@ -1,5 +1,5 @@
 import type { Connector, Disposition } from "../../src/upstream/connector.ts";
-import type { OperationClass } from "../../src/platform/config/schema.ts";
+import type { OperationClass } from "../../src/platform/config/operation-schema.ts";
 
 /** A kind of connector with a kind of server, as the suite needs to know them. */
 export interface Kind {

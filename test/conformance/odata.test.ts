@@ -1,6 +1,6 @@
 import { expect, onTestFinished, test } from "vitest";
 
-import type { OperationClass } from "../../src/platform/config/schema.ts";
+import type { OperationClass } from "../../src/platform/config/operation-schema.ts";
 import type { Connector } from "../../src/upstream/connector.ts";
 import { openODataConnector } from "../../src/upstream/odata/odata-connector.ts";
 import { createODataService, failure, type ODataServiceOptions } from "../fixtures/odata-service.ts";

@@ -1,5 +1,5 @@
 import { textAt } from "../../src/platform/json-text.ts";
-import type { OperationClass } from "../../src/platform/config/schema.ts";
+import type { OperationClass } from "../../src/platform/config/operation-schema.ts";
 import { openRestConnector } from "../../src/upstream/rest/rest-connector.ts";
 import { faults, hanging, type Fault as ScriptedFault } from "../fixtures/scripted-faults.ts";
 import { startScriptedUpstream } from "../fixtures/scripted-upstream.ts";

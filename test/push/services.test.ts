@@ -2,7 +2,7 @@ import { createHmac, generateKeyPairSync, randomUUID } from "node:crypto";
 
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
-import type { FcmConfig } from "../../src/platform/config/schema.ts";
+import type { FcmConfig } from "../../src/platform/config/push-schema.ts";
 import { TooLate } from "../../src/push/call.ts";
 import { openFcm } from "../../src/push/fcm.ts";
 import type { Push, PushService } from "../../src/push/service.ts";

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import type { EntityConfig } from "../../src/platform/config/schema.ts";
+import type { EntityConfig } from "../../src/platform/config/entity-schema.ts";
 import { openEvaluator } from "../../src/upstream/mapping/evaluator.ts";
 import { compileUpcast, UpcastError } from "../../src/upstream/upcast.ts";
 import { crm } from "../fixtures/crm.ts";

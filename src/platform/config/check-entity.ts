@@ -4,7 +4,9 @@ import { didYouMean } from "./did-you-mean.ts";
 import { checkJsonata } from "./check-jsonata.ts";
 import { checkVersions } from "./check-versions.ts";
 import type { Path, Report } from "./report.ts";
-import type { EntityConfig, OperationConfig, UpstreamConfig } from "./schema.ts";
+import type { EntityConfig } from "./entity-schema.ts";
+import type { OperationConfig } from "./operation-schema.ts";
+import type { UpstreamConfig } from "./upstream-schema.ts";
 
 interface EntityAt {
   path: Path;

@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { load, minimal, withUpstream } from "../../../test/fixtures/configs.ts";
 import { tlsPem } from "../../../test/fixtures/tls-files.ts";
 import { proxyOf } from "./proxy.ts";
-import type { UpstreamConfig } from "./schema.ts";
+import type { UpstreamConfig } from "./upstream-schema.ts";
 
 function crmOf(text: string, more: NodeJS.ProcessEnv = {}): UpstreamConfig {
   return load(text, more).config.tenants["hlf"]!.upstreams["crm"]!;

@@ -6,7 +6,7 @@ import { isHttpUrl } from "./check-auth.ts";
 import { loadModule } from "./load-module.ts";
 import { proxyOf } from "./proxy.ts";
 import type { Path, Report } from "./report.ts";
-import type { TlsConfig, UpstreamConfig } from "./schema.ts";
+import type { TlsConfig, UpstreamConfig } from "./upstream-schema.ts";
 
 /** Where the configuration was read, and what from. */
 export interface Surroundings {

@@ -5,7 +5,8 @@ import { didYouMean } from "./did-you-mean.ts";
 import { loadModule } from "./load-module.ts";
 import { abilitiesOf, faultIn, moduleIn } from "./module-shape.ts";
 import type { Path, Report } from "./report.ts";
-import type { EntityConfig, UpstreamConfig } from "./schema.ts";
+import type { EntityConfig } from "./entity-schema.ts";
+import type { UpstreamConfig } from "./upstream-schema.ts";
 
 const operations = ["create", "update", "delete"] as const;
 

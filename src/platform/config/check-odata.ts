@@ -1,5 +1,6 @@
 import type { Path, Report } from "./report.ts";
-import type { EntityConfig, UpstreamConfig } from "./schema.ts";
+import type { EntityConfig } from "./entity-schema.ts";
+import type { UpstreamConfig } from "./upstream-schema.ts";
 
 /** What another kind says of its own way, and OData has in the protocol. */
 const ofRest: Readonly<Record<string, readonly string[]>> = {

@@ -2,7 +2,8 @@ import { createPrivateKey } from "node:crypto";
 
 import { isHttpUrl } from "./check-auth.ts";
 import type { Path, Report } from "./report.ts";
-import type { Config, FcmConfig, PushConfig, WebhookConfig } from "./schema.ts";
+import type { FcmConfig, PushConfig, WebhookConfig } from "./push-schema.ts";
+import type { Config } from "./schema.ts";
 
 /** What the schema can't say about the ways in which apps are woken. */
 export function checkPush({ tenants }: Config, report: Report): void {

@@ -1,5 +1,6 @@
 import type { Path, Report } from "./report.ts";
-import type { EntityConfig, OperationConfig } from "./schema.ts";
+import type { EntityConfig } from "./entity-schema.ts";
+import type { OperationConfig } from "./operation-schema.ts";
 import { expanded, isPointer, itemTemplate, namesIn } from "./url-template.ts";
 
 const operations = ["create", "update", "delete"] as const;

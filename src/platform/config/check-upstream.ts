@@ -4,7 +4,8 @@ import { checkEntity } from "./check-entity.ts";
 import { checkHttp, type Surroundings } from "./check-http.ts";
 import { applyModule } from "./check-module.ts";
 import type { Path, Report } from "./report.ts";
-import type { Config, TenantConfig, UpstreamConfig } from "./schema.ts";
+import type { Config, TenantConfig } from "./schema.ts";
+import type { UpstreamConfig } from "./upstream-schema.ts";
 
 /** What the schema can't say about a tenant's upstreams and their entities. */
 export function checkUpstreams(config: Config, report: Report, surroundings: Surroundings): void {

@@ -1,6 +1,7 @@
 import { checkJsonata } from "./check-jsonata.ts";
 import type { Path, Report } from "./report.ts";
-import type { EntityConfig, UpcastStep, UpstreamConfig } from "./schema.ts";
+import type { EntityConfig, UpcastStep } from "./entity-schema.ts";
+import type { UpstreamConfig } from "./upstream-schema.ts";
 
 interface VersionsAt {
   /** Of the entity. */

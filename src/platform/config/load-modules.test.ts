@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 
 import { load, minimal, problemsOf } from "../../../test/fixtures/configs.ts";
-import type { EntityConfig } from "./schema.ts";
+import type { EntityConfig } from "./entity-schema.ts";
 
 const crm = "tenants.hlf.upstreams.crm";
 const plain = "module: ./test/fixtures/connectors/plain.ts";

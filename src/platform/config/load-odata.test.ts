@@ -1,14 +1,8 @@
 import { expect, test } from "vitest";
 
 import { load, minimal, problemsOf } from "../../../test/fixtures/configs.ts";
-import {
-  CreateConfig,
-  DeleteConfig,
-  EntityConfig,
-  ListConfig,
-  UpdateConfig,
-  VersionConfig,
-} from "./schema.ts";
+import { EntityConfig, ListConfig } from "./entity-schema.ts";
+import { CreateConfig, DeleteConfig, UpdateConfig, VersionConfig } from "./operation-schema.ts";
 
 const odata = (...lines: string[]): string =>
   [...minimal, ...lines.map((line) => `            ${line}`)].join("\n").replace("kind: rest", "kind: odata");

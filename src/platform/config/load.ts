@@ -8,7 +8,9 @@ import { checkPush, pemOf } from "./check-push.ts";
 import { checkUpstreams } from "./check-upstream.ts";
 import { hidingVariables } from "./placeholders.ts";
 import { openReport, throwProblems, toLines, type Report } from "./report.ts";
-import type { Config, EntityConfig, OperationConfig } from "./schema.ts";
+import type { EntityConfig } from "./entity-schema.ts";
+import type { OperationConfig } from "./operation-schema.ts";
+import type { Config } from "./schema.ts";
 import { validateAgainstSchema } from "./validate.ts";
 import { readYaml } from "./yaml-file.ts";
 

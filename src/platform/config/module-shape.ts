@@ -4,7 +4,7 @@ import { Type } from "typebox";
 import type { Abilities, ConnectorModule, Settings } from "../../connector-module.ts";
 import { patterns } from "./patterns.ts";
 import { closed } from "./schema-parts.ts";
-import { OperationClass } from "./schema.ts";
+import { OperationClass } from "./operation-schema.ts";
 
 const operation = {
   class: Type.Enum(OperationClass.enum),

@@ -40,3 +40,6 @@ export function named<Value extends Type.TSchema>(
     ...options,
   });
 }
+
+/** Optional in the file, since not every kind of upstream needs it, and always there once it is read. */
+export type Always<T, K extends keyof T> = Omit<T, K> & { [Key in K]-?: Exclude<T[Key], undefined> };

@@ -1,4 +1,4 @@
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import type { OpenCommand } from "../command.ts";
 import { readIfPossible, refuse, reject } from "../decide.ts";
 import { closing, pass, type Place, type Step } from "../leave.ts";

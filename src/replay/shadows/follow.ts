@@ -1,4 +1,4 @@
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import type { UpstreamError } from "../../upstream/connector.ts";
 import { released } from "../decide.ts";
 import { beginTurn, deliveryOf, settleUnsent, stayParked, type ReplayEntry } from "../drain.ts";

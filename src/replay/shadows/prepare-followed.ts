@@ -1,5 +1,6 @@
 import type { Operation } from "../../inbox/mutation.ts";
-import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { isObject, slicesAt } from "../../platform/json-text.ts";
 import { uuidOf } from "../../platform/uuid.ts";
 import { recordKey, type RecordKey } from "../../records/record.ts";

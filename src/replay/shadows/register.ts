@@ -1,7 +1,7 @@
 import { sql, type Kysely } from "kysely";
 
 import { partitions, partitionSql } from "../../change-feed/applied-log.ts";
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { inTenant } from "../../platform/db.ts";
 import type { Database } from "../../platform/schema.ts";
 import { laneIdOf } from "./log.ts";

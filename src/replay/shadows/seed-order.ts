@@ -1,4 +1,4 @@
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 
 export interface SeededEntity {
   entity: string;

@@ -1,5 +1,5 @@
 import { UpstreamError } from "../../upstream/connector.ts";
-import type { EntityConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
 import { recordKey, type RecordKey } from "../../records/record.ts";
 import { afterQuarantine } from "../after-unclear.ts";
 import { historyAfter, startAttempt, type Attempt } from "../attempt-under-way.ts";

@@ -1,5 +1,5 @@
 import { partitions } from "../../change-feed/applied-log.ts";
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
 import type { OverdueLane } from "../due.ts";
 import { shadowQueue } from "../wake.ts";

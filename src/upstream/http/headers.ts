@@ -1,4 +1,5 @@
-import type { OperationConfig, UpstreamAuth, UpstreamConfig } from "../../platform/config/schema.ts";
+import type { OperationConfig } from "../../platform/config/operation-schema.ts";
+import type { UpstreamAuth, UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import type { Call } from "../connector.ts";
 
 const defaults = {

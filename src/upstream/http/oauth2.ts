@@ -1,4 +1,4 @@
-import type { UpstreamAuth } from "../../platform/config/schema.ts";
+import type { UpstreamAuth } from "../../platform/config/upstream-schema.ts";
 import { UpstreamError } from "../connector.ts";
 import { openHttpClient, type HttpAnswer, type HttpClientOptions } from "../http-client.ts";
 import { retryAfterMs } from "../retry-after.ts";

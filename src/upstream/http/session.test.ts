@@ -7,7 +7,7 @@ import { faults } from "../../../test/fixtures/scripted-faults.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../../../test/fixtures/scripted-upstream.ts";
 import { startTokenServer, type TokenServer } from "../../../test/fixtures/token-server.ts";
 import { aRestUpstream } from "../../../test/fixtures/upstream-config.ts";
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { UpstreamError } from "../connector.ts";
 import type { OAuth2 } from "./oauth2.ts";
 import { openSession, type Session } from "./session.ts";

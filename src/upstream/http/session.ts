@@ -1,4 +1,4 @@
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import type { Call } from "../connector.ts";
 import { openHttpClient, type HttpAnswer, type HttpClientOptions } from "../http-client.ts";
 import { authHeader, headersOf } from "./headers.ts";

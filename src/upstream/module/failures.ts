@@ -1,5 +1,5 @@
 import type { Failures, FailureFacts } from "../../connector-module.ts";
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { UpstreamError, type Disposition } from "../connector.ts";
 import { judge } from "../disposition.ts";
 import { excerptOf } from "../redact.ts";

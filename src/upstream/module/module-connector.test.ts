@@ -5,7 +5,7 @@ import { faults } from "../../../test/fixtures/scripted-faults.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../../../test/fixtures/scripted-upstream.ts";
 import { aRestUpstream } from "../../../test/fixtures/upstream-config.ts";
 import type * as own from "../../connector-module.ts";
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { UpstreamError, type Connector } from "../connector.ts";
 import { failuresOf } from "./failures.ts";
 import { guardConnector } from "./module-connector.ts";

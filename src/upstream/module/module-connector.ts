@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 
 import type * as own from "../../connector-module.ts";
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { valueAt } from "../../platform/json-text.ts";
 import {
   UpstreamError,

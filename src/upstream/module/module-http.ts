@@ -1,5 +1,5 @@
 import type { Http, HttpRequest } from "../../connector-module.ts";
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { UpstreamError, type Call } from "../connector.ts";
 import { judge } from "../disposition.ts";
 import { openSession } from "../http/session.ts";

@@ -3,7 +3,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 
 import { startScriptedUpstream } from "../../../test/fixtures/scripted-upstream.ts";
 import { load, minimal } from "../../../test/fixtures/configs.ts";
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { openUpstream, type Upstream } from "../upstream.ts";
 
 const lines: string[] = [];

@@ -1,4 +1,4 @@
-import type { EntityConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
 import { isObject, slicesAt, textAt, valueAt, walkMembers, endOfValue } from "../../platform/json-text.ts";
 import { UpstreamError, type UpstreamRecord } from "../connector.ts";
 import type { HttpAnswer } from "../http-client.ts";

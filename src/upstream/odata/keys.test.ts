@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import type { EntityConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
 import { idInUrl, keyPredicate, type KeyType } from "./keys.ts";
 
 const guid = "6f1e6f1e-0000-4000-8000-00000000000a";

@@ -1,4 +1,4 @@
-import type { EntityConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
 import { UpstreamError } from "../connector.ts";
 
 export type KeyType = NonNullable<EntityConfig["keyType"]>;

@@ -1,4 +1,5 @@
-import type { EntityConfig, UpstreamConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { pointerKeys } from "../../platform/json-text.ts";
 import { stringLiteral } from "./keys.ts";
 

@@ -1,4 +1,5 @@
-import type { AnswerConfig, EntityConfig, VersionConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
+import type { AnswerConfig, VersionConfig } from "../../platform/config/operation-schema.ts";
 import { slicesAt, textAt, valueAt } from "../../platform/json-text.ts";
 import { UpstreamError, type UpstreamRecord } from "../connector.ts";
 import type { HttpAnswer } from "../http-client.ts";

@@ -1,4 +1,5 @@
-import type { EntityConfig, OperationConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
+import type { OperationConfig } from "../../platform/config/operation-schema.ts";
 import { withValueAt } from "../../platform/json-text.ts";
 import { toForm } from "./form.ts";
 

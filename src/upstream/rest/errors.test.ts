@@ -3,7 +3,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { faults } from "../../../test/fixtures/scripted-faults.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../../../test/fixtures/scripted-upstream.ts";
 import { aRestUpstream } from "../../../test/fixtures/upstream-config.ts";
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import type { Connector } from "../connector.ts";
 import { openRestConnector } from "./rest-connector.ts";
 

@@ -1,4 +1,4 @@
-import type { ErrorRule } from "../../platform/config/schema.ts";
+import type { ErrorRule } from "../../platform/config/upstream-schema.ts";
 import { slicesAt, textAt } from "../../platform/json-text.ts";
 import type { HttpAnswer } from "../http-client.ts";
 import { textOf, toText } from "./text.ts";

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
 
 import { aRestUpstream } from "../../../test/fixtures/upstream-config.ts";
-import type { ListConfig } from "../../platform/config/schema.ts";
+import type { ListConfig } from "../../platform/config/entity-schema.ts";
 import type { Connector } from "../connector.ts";
 import { openRestConnector } from "./rest-connector.ts";
 

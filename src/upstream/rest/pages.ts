@@ -1,4 +1,4 @@
-import type { ListConfig } from "../../platform/config/schema.ts";
+import type { ListConfig } from "../../platform/config/entity-schema.ts";
 import { valueAt } from "../../platform/json-text.ts";
 import type { UpstreamPage } from "../connector.ts";
 import type { HttpAnswer } from "../http-client.ts";

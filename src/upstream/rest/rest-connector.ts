@@ -1,4 +1,4 @@
-import type { UpstreamConfig } from "../../platform/config/schema.ts";
+import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
 import { withValueAt } from "../../platform/json-text.ts";
 import {
   UpstreamError,

@@ -3,7 +3,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { faults } from "../../../test/fixtures/scripted-faults.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../../../test/fixtures/scripted-upstream.ts";
 import { aRestUpstream } from "../../../test/fixtures/upstream-config.ts";
-import type { EntityConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
 import { UpstreamError, type Connector } from "../connector.ts";
 import { openRestConnector } from "./rest-connector.ts";
 

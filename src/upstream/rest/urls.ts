@@ -1,4 +1,4 @@
-import type { EntityConfig } from "../../platform/config/schema.ts";
+import type { EntityConfig } from "../../platform/config/entity-schema.ts";
 import { expanded, isPointer, itemTemplate, namesIn } from "../../platform/config/url-template.ts";
 import { textAt } from "../../platform/json-text.ts";
 import { UpstreamError } from "../connector.ts";
