@@ -77,23 +77,32 @@ export async function readCreatesUnderWay(
   return new Map(rows.map((row) => [row.entity, row.for_ms]));
 }
 
-/** Keeps which records were made known under the temp IDs of open creates, and forgets those that are mapped by now. */
+/** Keeps which records were made known under the temp IDs of open creates, and forgets those of creates that have ended. */
 export async function writeAdopted(
   trx: Transaction<Database>,
   tenantId: string,
   adopted: readonly { tempId: string; entity: string; serverId: string }[],
 ): Promise<void> {
   if (adopted.length === 0) return;
-  await sql`
-    insert into inbound_adopted (tenant_id, temp_id, entity, server_id)
-    select ${tenantId}, a.* from unnest(${adopted.map(({ tempId }) => tempId)}::uuid[],
-      ${adopted.map(({ entity }) => entity)}::text[], ${adopted.map(({ serverId }) => serverId)}::text[]) as a
-    on conflict do nothing`.execute(trx);
+  await Promise.all([
+    forgetEnded(trx, tenantId),
+    sql`
+      insert into inbound_adopted (tenant_id, temp_id, entity, server_id)
+      select ${tenantId}, a.* from unnest(${adopted.map(({ tempId }) => tempId)}::uuid[],
+        ${adopted.map(({ entity }) => entity)}::text[], ${adopted.map(({ serverId }) => serverId)}::text[]) as a
+      on conflict do nothing`.execute(trx),
+  ]);
 }
 
-/** Forgets what is in the id map by now. */
-export async function forgetMapped(trx: Transaction<Database>, tenantId: string): Promise<void> {
+/** Those that somebody else is just about to forget are left to them. */
+async function forgetEnded(trx: Transaction<Database>, tenantId: string): Promise<void> {
   await sql`
-    delete from inbound_adopted a using id_map m
-    where a.tenant_id = ${tenantId} and m.tenant_id = ${tenantId} and m.temp_id = a.temp_id`.execute(trx);
+    delete from inbound_adopted where tenant_id = ${tenantId} and temp_id in (
+      select a.temp_id from inbound_adopted a
+      where a.tenant_id = ${tenantId} and not exists (
+        select 1 from mutation_key k
+        where k.tenant_id = ${tenantId} and k.temp_id = a.temp_id and k.status is null
+      )
+      for update skip locked
+    )`.execute(trx);
 }

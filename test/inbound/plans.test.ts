@@ -4,7 +4,7 @@ import { Client } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { putOffLooks, readDueLooks, settleLooks, writeLooks, type Look } from "../../src/inbound/look.ts";
-import { readCreatesUnderWay, readOpenCreates } from "../../src/inbound/creates-under-way.ts";
+import { readCreatesUnderWay, readOpenCreates, writeAdopted } from "../../src/inbound/creates-under-way.ts";
 import { inTenant, openDatabase } from "../../src/platform/db.ts";
 import type { Database } from "../../src/platform/schema.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
@@ -64,7 +64,13 @@ const statements: [string, (trx: Transaction<Database>) => Promise<unknown>][] =
     "open creates by temp ID",
     async (trx) => await readOpenCreates(trx, "ours", [randomUUID(), randomUUID()]),
   ],
+  [
+    "what was made known, and the creates of it that have ended,",
+    async (trx) => await writeAdopted(trx, "ours", [adopted(randomUUID()), adopted(randomUUID())]),
+  ],
 ];
+
+const adopted = (tempId: string) => ({ tempId, entity: "activity", serverId: tempId });
 
 test.each(statements)("%s are found by their keys, however many there are", async (_name, statement) => {
   const fetched = await inTenant(db, "ours", async (trx) => {
@@ -82,3 +88,22 @@ async function countRead(trx: Transaction<Database>): Promise<number> {
     where schemaname = 'tidegate'`.execute(trx);
   return rows[0]?.count ?? 0;
 }
+
+test("what was made known under a temp ID is forgotten when its create has ended, however it did, and not before", async () => {
+  const known = await inTenant(db, "ours", async (trx) => {
+    const { rows } = await sql<{ temp_id: string }>`select temp_id from mutation_key limit 4`.execute(trx);
+    const [open, applied, rejected, next] = rows.map((row) => row.temp_id) as [
+      string,
+      string,
+      string,
+      string,
+    ];
+    await writeAdopted(trx, "ours", [open, applied, rejected].map(adopted));
+    await sql`update mutation_key set status = 'applied' where temp_id = ${applied}`.execute(trx);
+    await sql`update mutation_key set status = 'rejected' where temp_id = ${rejected}`.execute(trx);
+    await writeAdopted(trx, "ours", [adopted(next)]);
+    const left = await sql<{ temp_id: string }>`select temp_id from inbound_adopted`.execute(trx);
+    return { left: left.rows.map((row) => row.temp_id), expected: [open, next] };
+  });
+  expect(known.left.toSorted()).toEqual(known.expected.toSorted());
+});
