@@ -56,8 +56,8 @@ export const sabotages: Sabotage[] = [
   {
     name: "the claim of records",
     file: "src/replay/record-claim.ts",
-    find: "or record_claim.lease_until <= clock_timestamp()`",
-    replace: "or true`",
+    find: "or record_claim.lease_until <= clock_timestamp()",
+    replace: "or true",
     test: {
       file: "test/replay/record-claims.test.ts",
       name: "two that change one record: the second looks only when the first has written",
