@@ -122,7 +122,7 @@ async function readPage(deps: AskDeps, round: Round): Promise<void> {
   const since = isOfTime && changedUntil ? new Date(changedUntil.getTime() - overlapMs) : undefined;
   const after = nextPage ?? (kind === "poll" ? changesPlace : undefined);
   const page = await upstream.observePage({ entity, after, since, signal });
-  const records = page.records.filter(({ id }) => isStorable(id));
+  const records = page.records.filter(({ id }) => isUsableName(id));
   const seen = records.map((found): Seen => ({
     entity,
     serverId: found.id,
@@ -167,10 +167,8 @@ function latest(records: readonly ObservedRecord[]): Date | undefined {
 }
 
 /** Nobody's ID has a NUL or half a character, and Postgres takes neither. */
-function isStorable(text: string): boolean {
-  return text.isWellFormed() && !text.includes("\0");
-}
-
 function storable(found: ObservedRecord): ObservedRecord {
-  return found.version !== undefined && !isStorable(found.version) ? { ...found, version: undefined } : found;
+  return found.version !== undefined && !isUsableName(found.version)
+    ? { ...found, version: undefined }
+    : found;
 }

@@ -181,9 +181,14 @@ test.each([
 ])("%s is not taken over: the call is unclear, and a person decides", async (_, body) => {
   const { system, upstream } = await setup({ entity: { version: { pointer: "/version" } } });
   const parked = { certainty: "ambiguous", disposition: "park" };
-  system.always({}, faults.status(200, { body }));
+  const createdSo = system.always({}, faults.status(200, { body }));
   await expect(upstream.create(create)).rejects.toMatchObject(parked);
-  system.always({}, faults.status(200, { body: `[${body}]` }));
+  createdSo();
+  const listedSo = system.always({}, faults.status(200, { body: `[${body}]` }));
   await expect(upstream.list({ entity: "activity" })).rejects.toMatchObject(parked);
-  await expect(upstream.observePage({ entity: "activity" })).rejects.toMatchObject(parked);
+  listedSo();
+  // Whoever observes has the others on the page, and passes over it.
+  system.always({}, faults.status(200, { body: `[${body},{"id":2}]` }));
+  const { records } = await upstream.observePage({ entity: "activity" });
+  expect(records.map(({ id }) => id)).toContain("2");
 });

@@ -261,9 +261,15 @@ function withReference(body: string, { reference }: EntityConfig, tempId: string
   return withValueAt(body, reference, JSON.stringify(tempId));
 }
 
+async function toAnswer(record: UpstreamRecord, entity: Entity): Promise<UpstreamAnswer> {
+  return await mapped(usable(record), entity);
+}
+
 /** A record that can't be mapped is answered without data: that it exists must not be lost. */
-async function toAnswer(record: UpstreamRecord, { fromUpstream }: Entity): Promise<UpstreamAnswer> {
-  const { id, version, body } = usable(record);
+async function mapped(
+  { id, version, body }: UpstreamRecord,
+  { fromUpstream }: Entity,
+): Promise<UpstreamAnswer> {
   if (body === undefined) return { id, version, data: undefined };
   try {
     return { id, version, data: await fromUpstream(body) };
@@ -273,8 +279,9 @@ async function toAnswer(record: UpstreamRecord, { fromUpstream }: Entity): Promi
   }
 }
 
+/** Who observes passes over a record that can't be kept: one of them must not keep the others from being seen. */
 async function observed(record: UpstreamRecord, entity: Entity): Promise<ObservedRecord> {
-  return toObserved(await toAnswer(record, entity), record, entity.config);
+  return toObserved(await mapped(record, entity), record, entity.config);
 }
 
 function compileEntities(

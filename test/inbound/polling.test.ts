@@ -188,3 +188,11 @@ test(
     expect([...mine.held.values()].filter((change) => change.tempId === undefined)).toEqual([]);
   },
 );
+
+test("a record whose ID can't be kept keeps no other from being seen", { timeout: 60_000 }, async () => {
+  await using upstream = await startScriptedUpstream(stamps);
+  upstream.seed("activities", [...records(2), '{"id":"a\\u0000b"}']);
+  await using gateway = await startGateway({ upstreams: polled(upstream.url) });
+  const reader = newReader(gateway.as());
+  await reader.until(() => reader.held.size === 2);
+});
