@@ -74,10 +74,26 @@ export function loggerOptions(level: string): LoggerOptions {
   };
 }
 
+/** A log line on its way waits for others at most so long, or until there are so many characters of them. */
+const gather = { periodicFlush: 100, minLength: 4_096 };
+
 /**
- * Makes the process's logger. Without `destination` lines go to stdout, those of a busy moment in one write; an exit
- * flushes them, and only a kill can lose the last few.
+ * Makes the process's logger. Without `destination` lines go to stdout, several in one write. Warnings and errors take
+ * what waits with them at once, an exit flushes the rest, and only a kill can lose the last tenth of a second.
  */
-export function createLogger(level: string, destination?: DestinationStream): Logger {
-  return pino(loggerOptions(level), destination ?? pino.destination({ dest: 1, sync: false }));
+export function createLogger(level: string, destination: DestinationStream = openStdout()): Logger {
+  return pino(loggerOptions(level), destination);
+}
+
+function openStdout(): DestinationStream {
+  const stdout = pino.destination({ dest: 1, sync: false, ...gather });
+  return {
+    // Has the logger say of each line which level it is of.
+    [pino.symbols.needsMetadataGsym]: true,
+    lastLevel: 0,
+    write(this: { lastLevel: number }, line: string) {
+      stdout.write(line);
+      if (this.lastLevel >= pino.levels.values["warn"]!) stdout.flush();
+    },
+  } as DestinationStream;
 }
