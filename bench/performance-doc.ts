@@ -143,7 +143,8 @@ function pullsWords({
     "A page is read whole and not parsed.",
     "",
     "- **floor**: Fastify, a token check by @fastify/jwt, one keyset query over one table that holds each change with its data.",
-    "- **tidegate**: the gateway in the role `api`; scopes, records, cursors that are signed.",
+    "- **by hand**: the same with the gateway's own tables: the feed of one scope, joined with its records.",
+    "- **tidegate**: the gateway in the role `api`; all scopes of the reader, own outcomes, cursors that are signed.",
   ].join("\n");
 }
 

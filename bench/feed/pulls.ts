@@ -10,6 +10,7 @@ import { tokenFor } from "../phones.ts";
 import type { Postgres } from "../servers.ts";
 import { quantile, spreadOf, type Spread } from "../stats.ts";
 import { fillFloor, fillGateway, manyOf, positionBefore, readers } from "./pulls-data.ts";
+import type { PullsTables } from "./pulls-raw.ts";
 import type { PullsAnswer, PullsRequest } from "./pulls-load.ts";
 
 export interface PullsResult {
@@ -22,7 +23,7 @@ export interface PullsResult {
 }
 
 interface Contender {
-  name: "floor" | "tidegate";
+  name: "floor" | "by hand" | "tidegate";
   url: string;
   /** Names a position to one client of the reader of many. */
   cursorOf: (position: number, clientId: string) => string;
@@ -45,9 +46,11 @@ export async function measurePulls(
   }: { postgres: Postgres; cpuProfDir: string | undefined; say: (line: string) => void },
   options: PullsOptions,
 ): Promise<PullsResult[]> {
+  const databaseUrl = await fillAll(postgres, options);
   const contenders = [
-    await startFloor(postgres, options),
-    await startTidegate(postgres, options, cpuProfDir),
+    await startRaw("floor", databaseUrl.floor),
+    await startRaw("by hand", databaseUrl.gateway),
+    await startTidegate(databaseUrl.gateway, cpuProfDir),
   ];
   say(`pulls: ${options.records} records are there`);
   const load = startChild("feed/pulls-load.ts");
@@ -128,23 +131,26 @@ function tasksOf(options: PullsOptions): Task[] {
   ];
 }
 
-async function startFloor(postgres: Postgres, options: PullsOptions): Promise<Contender> {
-  const databaseUrl = await postgres.createDatabase();
-  await fillFloor(databaseUrl, options);
-  await postgres.vacuum(databaseUrl);
-  const child = startChild("feed/pulls-floor.ts");
-  const url = await child.ask<string>({ databaseUrl });
-  return { name: "floor", url, cursorOf: String, stop: child.stop };
-}
-
-async function startTidegate(
+async function fillAll(
   postgres: Postgres,
   options: PullsOptions,
-  cpuProfDir: string | undefined,
-): Promise<Contender> {
-  const databaseUrl = await postgres.createGatewayDatabase();
-  await fillGateway(databaseUrl, options);
-  await postgres.vacuum(databaseUrl);
+): Promise<{ floor: string; gateway: string }> {
+  const [floor, gateway] = [await postgres.createDatabase(), await postgres.createGatewayDatabase()];
+  await fillFloor(floor, options);
+  await postgres.vacuum(floor);
+  await fillGateway(gateway, options);
+  await postgres.vacuum(gateway);
+  return { floor, gateway };
+}
+
+async function startRaw(name: "floor" | "by hand", databaseUrl: string): Promise<Contender> {
+  const child = startChild("feed/pulls-raw.ts");
+  const tables: PullsTables = name === "floor" ? "one" : "gateway";
+  const url = await child.ask<string>({ databaseUrl, tables });
+  return { name, url, cursorOf: String, stop: child.stop };
+}
+
+async function startTidegate(databaseUrl: string, cpuProfDir: string | undefined): Promise<Contender> {
   const db = openDatabase(databaseUrl, { poolMax: 1, onError: () => undefined });
   const { epoch } = await inTenant(db, "bench", async (trx) => await readHead(trx, "bench"));
   await db.destroy();
