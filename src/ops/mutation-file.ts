@@ -19,6 +19,8 @@ export interface MutationFile {
   attempts: AttemptFacts[];
   /** In the order in which they were given. */
   commands: CommandFacts[];
+  /** Attempts from before this moment may be gone; null while none are. */
+  attemptsGoneUntil: Date | null;
 }
 
 export interface MutationFacts {
@@ -33,6 +35,8 @@ export interface MutationFacts {
   settled_at: Date | null;
   /** Of the upload; the upstream was given it too. */
   request_id: string | null;
+  /** Whether what the client sent is gone, as its time was over. */
+  is_pruned: boolean;
 }
 
 export interface DeliveryFacts {
@@ -88,13 +92,16 @@ export async function readMutationFile(
   codec: PayloadCodec,
 ): Promise<MutationFile | undefined> {
   const { mutationId, upstreamId } = at;
-  const [keys, deliveries, attempts, commands] = await Promise.all([
+  const [keys, deliveries, attempts, commands, attemptsGoneUntil] = await Promise.all([
     sql<MutationFacts>`
-      select client_id, seq, entity, status, record_id, version, problem, accepted_at, settled_at,
-        (select request_id from inbox_block b
-          where b.tenant_id = ${tenantId} and b.client_id = k.client_id and b.last_seq >= k.seq
-          order by b.last_seq limit 1) as request_id
-      from mutation_key k where tenant_id = ${tenantId} and mutation_id = ${mutationId}`.execute(trx),
+      select k.client_id, seq, entity, status, record_id, version, problem, accepted_at, settled_at,
+        block.request_id, coalesce(block.is_pruned, false) as is_pruned
+      from mutation_key k left join lateral (
+        select request_id, payload is null as is_pruned from inbox_block b
+        where b.tenant_id = ${tenantId} and b.client_id = k.client_id and b.last_seq >= k.seq
+        order by b.last_seq limit 1
+      ) block on true
+      where k.tenant_id = ${tenantId} and mutation_id = ${mutationId}`.execute(trx),
     sql<DeliveryFacts>`
       select upstream_id, op, state, blocked_by, possibly_sent, first_sent_at, last_sent_at, problem, updated_at
       from delivery
@@ -103,9 +110,10 @@ export async function readMutationFile(
     ),
     readAttempts(trx, tenantId, { mutationId }, codec),
     readCommands(trx, tenantId, at),
+    readAttemptsGoneUntil(trx, tenantId),
   ]);
   const [key] = keys.rows;
-  return key && { key, delivery: deliveries.rows[0], attempts, commands };
+  return key && { key, delivery: deliveries.rows[0], attempts, commands, attemptsGoneUntil };
 }
 
 /** The latest attempts, newest first; those at one upstream, or at all. */
@@ -127,6 +135,16 @@ export async function readAttempts(
     ...facts,
     answer: keyId === null || excerpt === null ? null : codec.decode(keyId, excerpt),
   }));
+}
+
+/** Attempts from before this moment may be gone, as their time was over; null while none are. */
+export async function readAttemptsGoneUntil(
+  trx: Transaction<Database>,
+  tenantId: string,
+): Promise<Date | null> {
+  const { rows } = await sql<{ gone_until: Date | null }>`
+    select gone_until from pruning where tenant_id = ${tenantId} and kind = 'attempts'`.execute(trx);
+  return rows[0]?.gone_until ?? null;
 }
 
 /** In the order in which they were given. */

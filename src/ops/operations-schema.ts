@@ -124,6 +124,11 @@ export const Command = Type.Object(
   closed,
 );
 
+export const attemptsPrunedUntil = Type.Union([time(), Type.Null()], {
+  description:
+    "Attempts from before this moment may be deleted, as their time was over (`retention.attemptDays`); null: none are.",
+});
+
 export const mutationFileSchema = {
   ...common,
   operationId: "readMutationFile",
@@ -145,8 +150,13 @@ export const mutationFileSchema = {
         acceptedAt: time(),
         settledAt: orNull(time()),
         requestId: orNull(Type.String()),
+        payloadPruned: Type.Boolean({
+          description:
+            "Whether what the client sent is deleted, as its time was over (`retention.payloadDays`); its outcome stays.",
+        }),
         delivery: Type.Optional(Delivery),
         attempts: Type.Array(Attempt, { description: "The latest 100, newest first." }),
+        attemptsPrunedUntil,
         commands: Type.Array(Command),
       },
       closed,

@@ -24,7 +24,8 @@ export function toOp(op: string | null): "create" | "update" | "delete" | null {
 
 export const timeOrNull = (time: Date | null): string | null => time?.toISOString() ?? null;
 
-export function toFileView(id: string, { key, delivery, attempts, commands }: MutationFile) {
+export function toFileView(id: string, file: MutationFile) {
+  const { key, delivery, attempts, commands } = file;
   return {
     id,
     clientId: key.client_id,
@@ -38,8 +39,10 @@ export function toFileView(id: string, { key, delivery, attempts, commands }: Mu
     acceptedAt: key.accepted_at.toISOString(),
     settledAt: timeOrNull(key.settled_at),
     requestId: key.request_id,
+    payloadPruned: key.is_pruned,
     ...(delivery && { delivery: toDeliveryView(delivery) }),
     attempts: attempts.map(toAttemptView),
+    attemptsPrunedUntil: timeOrNull(file.attemptsGoneUntil),
     commands: commands.map(toCommandView),
   };
 }

@@ -5,7 +5,7 @@ import { TidegateError } from "../platform/errors.ts";
 import { toTempId } from "../platform/uuid.ts";
 import { commandChange } from "./give-command.ts";
 import { knownShadow } from "./known-tenant.ts";
-import { readAttempts, readCommands } from "./mutation-file.ts";
+import { readAttempts, readAttemptsGoneUntil, readCommands } from "./mutation-file.ts";
 import { readOpenChange, readOpenChanges, type OpenChange } from "./open-changes.ts";
 import type { OperationsDeps } from "./operations-routes.ts";
 import { timeOrNull, toAttemptView, toCommandView, toOp, withProblem } from "./operations-views.ts";
@@ -37,19 +37,21 @@ export const shadowRoutes: FastifyPluginAsyncTypebox<OperationsDeps> = async (ap
     async ({ params }) => {
       const { tenantId, upstreamId } = knownShadow(config, params);
       const at = { upstreamId, mutationId: params.id.toLowerCase() };
-      const [open, attempts, commands] = await inTenant(db, tenantId, (trx) =>
+      const [open, attempts, commands, goneUntil] = await inTenant(db, tenantId, (trx) =>
         Promise.all([
           readOpenChange(trx, tenantId, at),
           readAttempts(trx, tenantId, at, codec),
           readCommands(trx, tenantId, at),
+          readAttemptsGoneUntil(trx, tenantId),
         ]),
       );
       if (!open && attempts.length === 0 && commands.length === 0)
-        throw new TidegateError("not-found", "Nothing is known of such a change in the shadow.");
+        throw new TidegateError("not-found", unknownChange(goneUntil));
       return {
         id: at.mutationId,
         ...(open && { open: toView(open) }),
         attempts: attempts.map(toAttemptView),
+        attemptsPrunedUntil: timeOrNull(goneUntil),
         commands: commands.map(toCommandView),
       };
     },
@@ -68,6 +70,13 @@ export const shadowRoutes: FastifyPluginAsyncTypebox<OperationsDeps> = async (ap
     },
   );
 };
+
+function unknownChange(goneUntil: Date | null): string {
+  const known = "Nothing is known of such a change in the shadow.";
+  return goneUntil === null
+    ? known
+    : `${known} What was tried before ${goneUntil.toISOString()} may be deleted, as its time was over.`;
+}
 
 function toView(change: OpenChange) {
   return {

@@ -4,6 +4,7 @@ import { errorAnswers } from "../http/problem.ts";
 import { uuidQuery } from "../inbox/result-schema.ts";
 import {
   Attempt,
+  attemptsPrunedUntil,
   closed,
   Command,
   common,
@@ -91,6 +92,7 @@ export const changeFileSchema = {
         id: uuid,
         open: Type.Optional(OpenChange),
         attempts: Type.Array(Attempt, { description: "The latest 100 at the shadow, newest first." }),
+        attemptsPrunedUntil,
         commands: Type.Array(Command),
       },
       closed,

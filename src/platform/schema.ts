@@ -103,7 +103,7 @@ export interface InboxBlockTable {
   received_at: Timestamp;
   ids: string[];
   key_id: string;
-  payload: Buffer;
+  payload: Buffer | null;
 }
 
 export interface LaneTable {
@@ -265,6 +265,7 @@ export interface PruningTable {
   place: ColumnType<unknown, string | null, string | null>;
   finished_at: Timestamp | null;
   created_at: Timestamp;
+  gone_until: Timestamp | null;
 }
 
 export interface AppliedChangeTable {

@@ -20,8 +20,12 @@ export interface BlockRow extends Omit<Author, "userId" | "requestId" | "receive
   request_id: string;
   received_at: Date;
   key_id: string;
-  payload: Buffer;
+  /** Null when its time was over; see `inbox/prune`. */
+  payload: Buffer | null;
 }
+
+// A block without its payload is read as well, so that it is missed.
+const bytesOf = sql`coalesce(octet_length(payload), 0)`;
 
 /** The blocks after the lanes' positions, in order; of each client as far as `sliceBytesMax` goes. */
 export async function readBlocks(
@@ -36,7 +40,7 @@ export async function readBlocks(
     from unnest(${lanes.map((lane) => lane.client_id)}::uuid[], ${lanes.map(({ position }) => position)}::bigint[])
       as l (client_id, position)
     cross join lateral (
-      select near.*, sum(octet_length(payload)) over (order by last_seq) - octet_length(payload) as bytes_before
+      select near.*, sum(${bytesOf}) over (order by last_seq) - ${bytesOf} as bytes_before
       from (
         select * from inbox_block
         where tenant_id = ${tenantId} and client_id = l.client_id and last_seq > l.position
@@ -54,10 +58,19 @@ export interface OpenBlock {
   author: Author;
 }
 
+/** @throws a plain `Error` when the payload is gone: a mutation that is still to be replayed must not be passed over. */
 export function openBlock(block: BlockRow, codec: PayloadCodec): OpenBlock {
+  if (block.payload === null) throw payloadIsGone(block);
   const { user_id: userId, scopes, roles, request_id: requestId, received_at: receivedAt } = block;
   const author = { userId, scopes, roles, requestId, receivedAt };
   return { text: codec.decode(block.key_id, block.payload), author };
+}
+
+function payloadIsGone({ client_id: clientId, last_seq: lastSeq }: BlockRow): Error {
+  return new Error(
+    `the payload of the batch of client ${clientId} up to seq ${lastSeq} is gone, though it is still to be replayed; ` +
+      "its lane stands still until the payload is put back from a backup",
+  );
 }
 
 /**
@@ -79,7 +92,7 @@ export async function readBlocksOf(
       ) b
     )
     select * from (
-      select b.*, sum(octet_length(b.payload)) over (order by b.last_seq) - octet_length(b.payload) as bytes_before
+      select b.*, sum(${bytesOf}) over (order by b.last_seq) - ${bytesOf} as bytes_before
       from wanted cross join lateral (
         select * from inbox_block
         where tenant_id = ${tenantId} and client_id = ${clientId} and last_seq = wanted.last_seq limit 1

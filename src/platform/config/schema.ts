@@ -119,6 +119,15 @@ export const Retention = Type.Object(
       "How long what changed is told by cursors: the longest time that a client may be offline and go on from where it was.",
       { default: 400, minimum: 1, maximum: 36_500 },
     ),
+    payloadDays: integer("How long after its final outcome what a client sent is kept.", {
+      default: 90,
+      minimum: 7,
+      maximum: 36_500,
+    }),
+    attemptDays: integer(
+      "How long after a mutation's final outcome what was tried at the upstreams, and what they answered, is kept.",
+      { default: 180, minimum: 7, maximum: 36_500 },
+    ),
   },
   { ...closed, default: {}, description: "How long things are kept that are not kept for ever." },
 );
