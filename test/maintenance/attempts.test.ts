@@ -44,14 +44,14 @@ test("attempts go when their time after the outcome is over, and not before; the
   const old = await sendRetried();
   await ageBy(gateway.database, 179);
   await rounds.run(after180Days);
-  expect(await dispositionsOf(old)).toEqual(["retry", "applied"]);
+  expect(await dispositionsOf(old)).toEqual(["unclear", "applied"]);
   expect(Date.parse((await fileOf(old)).attemptsPrunedUntil)).toBeLessThan(Date.now() - 179 * dayMs);
 
   const young = await sendRetried();
   await ageBy(gateway.database, 2);
   expect(await rounds.run(after180Days)).toEqual({ attempt: 2 });
   expect(await dispositionsOf(old)).toEqual([]);
-  expect(await dispositionsOf(young)).toEqual(["retry", "applied"]);
+  expect(await dispositionsOf(young)).toEqual(["unclear", "applied"]);
   const { status, settledAt, attempts, attemptsPrunedUntil } = await fileOf(old);
   expect([status, attempts]).toEqual(["applied", []]);
   expect(Date.parse(settledAt)).toBeLessThan(Date.parse(attemptsPrunedUntil));

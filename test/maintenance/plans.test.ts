@@ -1,9 +1,10 @@
-import { sql, type RawBuilder } from "kysely";
+import { sql, type RawBuilder, type Transaction } from "kysely";
 import { Client } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { emptyBlocks } from "../../src/inbox/prune.ts";
 import { inTenant, openDatabase } from "../../src/platform/db.ts";
+import type { Database } from "../../src/platform/schema.ts";
 import { deleteAttempts } from "../../src/replay/prune-attempts.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
 
@@ -41,28 +42,33 @@ afterAll(async () => {
 
 const keepMs = 90 * 86_400_000;
 
-/** How many rows of each table a statement reads, by whatever way; it does not happen. */
+/** How many rows of each table a statement reads, by whatever way; what it does is undone. */
 async function readBy<Row>(statement: RawBuilder<Row>): Promise<{ row: Row; read: Record<string, number> }> {
   const undone = new Error("undone");
   let told: { row: Row; read: Record<string, number> } | undefined;
   await inTenant(db, "ours", async (trx) => {
+    const before = await countRead(trx);
     const { rows } = await statement.execute(trx);
-    const counted = await sql<{ name: string; rows: number }>`
-      select c.relname as name, (pg_stat_get_xact_tuples_fetched(c.oid) + pg_stat_get_xact_tuples_returned(c.oid)
-        + (select coalesce(sum(pg_stat_get_xact_tuples_fetched(indexrelid)
-            + pg_stat_get_xact_tuples_returned(indexrelid)), 0) from pg_index where indrelid = c.oid))::integer as rows
-      from pg_class c where c.relname in ('inbox_block', 'lane', 'mutation_key', 'delivery', 'attempt')`.execute(
-      trx,
-    );
-    told = {
-      row: rows[0]!,
-      read: Object.fromEntries(counted.rows.map(({ name, rows: count }) => [name, count])),
-    };
+    const after = await countRead(trx);
+    const read = Object.fromEntries([...after].map(([name, count]) => [name, count - before.get(name)!]));
+    told = { row: rows[0]!, read };
     throw undone;
   }).catch((error: unknown) => {
     if (error !== undone) throw error;
   });
   return told!;
+}
+
+/** Of this connection, since its counts were last handed in: that is between transactions. */
+async function countRead(trx: Transaction<Database>): Promise<Map<string, number>> {
+  const { rows } = await sql<{ name: string; count: number }>`
+    select relname as name, (pg_stat_get_xact_tuples_fetched(oid) + pg_stat_get_xact_tuples_returned(oid)
+      + (select coalesce(sum(pg_stat_get_xact_tuples_fetched(indexrelid)
+          + pg_stat_get_xact_tuples_returned(indexrelid)), 0) from pg_index where indrelid = c.oid))::integer as count
+    from pg_class c where relname in ('inbox_block', 'lane', 'mutation_key', 'delivery', 'attempt')`.execute(
+    trx,
+  );
+  return new Map(rows.map(({ name, count }) => [name, count]));
 }
 
 test("a batch of blocks costs what it looks at: none that was emptied before, none that is younger, all by keys", async () => {
