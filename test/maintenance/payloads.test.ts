@@ -94,6 +94,9 @@ test("a batch of which anything is parked or held keeps its payload, and it is a
   await newOperator(gateway).command(parked.id, { command: "retry" });
   expect(linesOf(await phone.settled())).toEqual([parked, ...held, free].map(() => "applied"));
   expect(effectsOf(upstream, marker)).toHaveLength(7);
+  // Its time begins with the outcome, however long ago it was sent.
+  await rounds.run(afterDays(90));
+  expect(await payloads(phone)).toEqual([held[0]!.seq, free.seq]);
   await rounds.run(atOnce);
   expect(await payloads(phone)).toEqual([]);
 });
@@ -206,10 +209,10 @@ test(
   async () => {
     const marker = randomUUID();
     const phones = Array.from({ length: 6 }, () => newPhone(gateway));
-    let isOver = false;
+    const over = new AbortController();
     const pruning = (async () => {
       let gone = 0;
-      while (!isOver) gone += (await rounds.run(atOnce))["payload"] ?? 0;
+      while (!over.signal.aborted) gone += (await rounds.run(atOnce))["payload"] ?? 0;
       return gone;
     })();
     let n = 0;
@@ -238,7 +241,7 @@ test(
         .flat()
         .some(({ status }) => status === "parked");
     await expect.poll(isParked, { timeout: 60_000 }).toBe(false);
-    isOver = true;
+    over.abort();
     expect(await pruning).toBeGreaterThan(0);
     const all = Array.from({ length: n }, (_, index) => `create activities ${index + 1}`);
     expect(effectsOf(upstream, marker).toSorted()).toEqual(all.toSorted());
