@@ -2,11 +2,13 @@
 import { parseArgs } from "node:util";
 
 import { checkConfig } from "./cli/check-config.ts";
+import { forgetShadowOf } from "./cli/forget-shadow.ts";
 import { tryMutation } from "./cli/try.ts";
 import { TidegateError } from "./platform/errors.ts";
 
 const usage = `tidegate check-config [FILE] [--probe] [--json]
 tidegate try --tenant T --entity E [--upstream U] [--op create|update|delete] [--data FILE|-] [--schema N] [--config FILE]
+tidegate forget-shadow TENANT UPSTREAM [--yes] [--give-up] [--by NAME] [--config FILE]
 FILE of the configuration is by default what TIDEGATE_CONFIG names.
 `;
 
@@ -20,21 +22,41 @@ const options = {
   data: { type: "string" },
   schema: { type: "string" },
   config: { type: "string" },
+  yes: { type: "boolean" },
+  "give-up": { type: "boolean" },
+  by: { type: "string" },
 } as const;
 
 function write(text: string): void {
   process.stdout.write(text);
 }
 
-/** `npm run check-config` and `npm run try`: look at a configuration without serving it. Gives the exit code. */
+/**
+ * `npm run check-config` and `npm run try` look at a configuration without serving it; `npm run forget-shadow` ends what the
+ * configuration names no longer. Gives the exit code.
+ */
 async function main(env: NodeJS.ProcessEnv): Promise<number> {
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
-  const [command, named] = positionals;
-  const { probe = false, json = false, config, ...sample } = values;
-  const file = named ?? config ?? env["TIDEGATE_CONFIG"] ?? "config/demo.yaml";
+  const [command, named, second] = positionals;
+  const {
+    probe = false,
+    json = false,
+    config,
+    yes = false,
+    "give-up": givesUp = false,
+    by,
+    ...sample
+  } = values;
+  const isForgetting = command === "forget-shadow" && named !== undefined && second !== undefined;
+  const file = (isForgetting ? undefined : named) ?? config ?? env["TIDEGATE_CONFIG"] ?? "config/demo.yaml";
   if (command === "check-config")
     return await checkConfig(file, { env, isProbing: probe, isJson: json, write });
   if (command === "try") return await tryMutation(file, { env, sample, write });
+  if (isForgetting) {
+    const id = { tenantId: named, upstreamId: second };
+    const who = by ?? env["USER"] ?? "an operator";
+    return await forgetShadowOf(file, id, { env, write, isMeant: yes, givesUp, by: who });
+  }
   process.stderr.write(usage);
   return 1;
 }

@@ -1,32 +1,14 @@
 import { parseArgs } from "node:util";
 
-import { startEmbeddedPostgres } from "./platform/embedded-postgres.ts";
+import { atDatabase } from "./cli/at-database.ts";
 import { TidegateError } from "./platform/errors.ts";
-import { migrate } from "./platform/migrate.ts";
 import { recoverDatabase, type Recovered } from "./platform/recovery.ts";
 
 /** `npm run recover`: lets a database be served again that was restored, or failed over, to an earlier moment. */
 async function main(env: NodeJS.ProcessEnv): Promise<void> {
   const options = { yes: { type: "boolean" }, snapshot: { type: "boolean" } } as const;
   const { yes: isMeant = false, snapshot: isSnapshot = false } = parseArgs({ options }).values;
-  const url = env["MIGRATION_DATABASE_URL"] ?? env["DATABASE_URL"];
-  const recover = async (at: string) => await recoverDatabase(at, { isMeant, isSnapshot });
-  tell(
-    url === undefined
-      ? await inEmbedded(env["TIDEGATE_DATA_DIR"] ?? ".tidegate", recover)
-      : await recover(url),
-  );
-}
-
-/** The gateway has to be stopped: its server belongs to it. */
-async function inEmbedded(dataDir: string, recover: (url: string) => Promise<Recovered>): Promise<Recovered> {
-  const embedded = await startEmbeddedPostgres({ dataDir, log: () => undefined });
-  try {
-    await migrate(embedded.ownerUrl, { serviceRole: "tidegate" });
-    return await recover(embedded.ownerUrl);
-  } finally {
-    await embedded.stop();
-  }
+  tell(await atDatabase(env, (url) => recoverDatabase(url, { isMeant, isSnapshot })));
 }
 
 function tell({ kind, before, after }: Recovered): void {

@@ -32,7 +32,10 @@ export function partitionOf(key: RecordKey): number {
 /** `partitionOf` of a row with `entity` and `server_id`. */
 export const partitionSql = sql`get_byte(sha256(convert_to(entity || '/' || server_id, 'UTF8')), 0) % ${sql.lit(partitions)}`;
 
-/** Writes log rows under the positions that `head` has taken, for the records that `changed` has written. */
+/**
+ * Writes log rows under the positions that `head` has taken, for the records that `changed` has written; none while nobody
+ * follows: before the shadow was added, or after it was forgotten.
+ */
 export function logged(
   tenantId: string,
   records: (RecordWrite & { ordinal: number })[],
@@ -55,6 +58,7 @@ export function logged(
     ) as a (ordinal, partition, change_id, entity, server_id, op, is_foreign, user_id, request_id, occurred_at,
       patch, others, data)
     join changed on changed.entity = a.entity and changed.server_id = a.server_id
+    where head.is_followed
   )`;
 }
 

@@ -6,6 +6,8 @@ import { prunePayloads, type BlockKey } from "../inbox/prune.ts";
 import type { Retention } from "../platform/config/schema.ts";
 import type { Database, PruningKind } from "../platform/schema.ts";
 import { pruneAttempts, type AttemptKey } from "../replay/prune-attempts.ts";
+import { clearForgotten } from "../replay/shadows/forget.ts";
+import { pruneLog, pruneSeeds, type LogPlace } from "../replay/shadows/prune.ts";
 import { roundEveryMs, type Pruner } from "./round.ts";
 
 const dayMs = 86_400_000;
@@ -17,6 +19,7 @@ export function prunersOf({ feedDays, payloadDays, attemptDays }: Retention): Pr
     // A block may hold hundreds of mutations, of which each is looked up.
     payloadPruner({ keepMs: payloadDays * dayMs, blocksMax: 200 }),
     attemptPruner({ keepMs: attemptDays * dayMs, rowsMax: 2_000 }),
+    ...shadowPruners({ rowsMax: 500 }),
   ];
 }
 
@@ -63,4 +66,23 @@ async function moveGoneUntil(
   await sql`
     update pruning set gone_until = greatest(gone_until, now() - ${keepMs}::float8 * interval '1 millisecond')
     where tenant_id = ${tenantId} and kind = ${kind}`.execute(trx);
+}
+
+/** What shadows leave behind: the log that all have passed, their seeds, and whatever is left of forgotten ones. */
+export function shadowPruners({ rowsMax: limit }: { rowsMax: number }): Pruner[] {
+  return [
+    {
+      kind: "shadow-log",
+      prune: (trx, tenantId, after) =>
+        pruneLog(trx, tenantId, { after: after as LogPlace | undefined, limit }),
+    },
+    {
+      kind: "shadow-rows",
+      async prune(trx, tenantId) {
+        const seed = await pruneSeeds(trx, tenantId, limit);
+        const forgotten = await clearForgotten(trx, tenantId, limit);
+        return { next: seed + forgotten > 0 ? {} : undefined, pruned: { seed, forgotten } };
+      },
+    },
+  ];
 }

@@ -25,6 +25,7 @@ export interface Database {
   pruning: PruningTable;
   applied_change: AppliedChangeTable;
   shadow: ShadowTable;
+  forgotten_shadow: ForgottenShadowTable;
   shadow_seed: ShadowSeedTable;
   shadow_record: ShadowRecordTable;
   shadow_listing: ShadowListingTable;
@@ -256,7 +257,7 @@ export interface FeedHorizonTable {
   moved_at: Timestamp;
 }
 
-export type PruningKind = "feed" | "payloads" | "attempts";
+export type PruningKind = "feed" | "payloads" | "attempts" | "shadow-log" | "shadow-rows";
 
 export interface PruningTable {
   tenant_id: string;
@@ -294,6 +295,15 @@ export interface ShadowTable {
   follows_from: Int8;
   listed_at: Timestamp | null;
   created_at: Timestamp;
+}
+
+export interface ForgottenShadowTable {
+  tenant_id: string;
+  upstream_id: string;
+  forgotten_at: Generated<Timestamp>;
+  forgotten_by: string;
+  open_changes: Int8;
+  cleared_at: Timestamp | null;
 }
 
 export interface ShadowSeedTable {

@@ -27,6 +27,10 @@ let db: Kysely<Database>;
 beforeAll(async () => {
   database = await createTestDatabase();
   db = openDatabase(database.serviceUrl, { poolMax: 4, onError: () => undefined });
+  await rowsOf(
+    database,
+    "insert into shadow (tenant_id, upstream_id, follows_from) values ('ours', 'next', 0)",
+  );
 });
 afterAll(async () => {
   await db.destroy();

@@ -22,12 +22,13 @@ export interface Adding {
 
 export function startAdding(deps: AddingDeps): Adding {
   const stop = new AbortController();
+  const startedAt = performance.now();
   const underWay = new Map<Shadow, Promise<void>>();
   const checked = new Set<Shadow>();
 
   async function add(shadow: Shadow): Promise<void> {
     try {
-      const added = await addInTime(deps, shadow, stop.signal);
+      const added = await addInTime({ ...deps, startedAt }, shadow, stop.signal);
       if (added === "now") deps.onAdded(shadow);
       if (added === undefined || checked.has(shadow)) return;
       await warnOfUnlisted(deps, shadow);
@@ -56,15 +57,15 @@ const pauseMsMin = 100;
 
 /** Adds a shadow; one that does not answer is asked again. Undefined when that is left to others, or to later. */
 async function addInTime(
-  { db, secrets, log }: AddingDeps,
+  { db, secrets, log, startedAt }: AddingDeps & { startedAt: number },
   { tenantId, upstream, primary }: Shadow,
   signal: AbortSignal,
 ): Promise<Added | undefined> {
   const id = { tenantId, upstreamId: upstream.id };
-  const configs = { shadow: upstream.config, primary };
   const held = { tenantId, upstream, secrets };
   for (let failures = 1; ; failures++) {
     try {
+      const configs = { shadow: upstream.config, primary, ageMs: performance.now() - startedAt };
       return await addShadow(db, id, configs, () => listHeld(db, held, signal));
     } catch (error) {
       if (signal.aborted) return undefined;

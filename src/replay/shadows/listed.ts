@@ -30,6 +30,7 @@ const passesMax = 5;
  * or under a secret that is not known, is begun anew.
  *
  * @param secretIds newest first.
+ * @throws when the shadow has been forgotten.
  */
 export async function takeUp(
   db: Kysely<Database>,
@@ -40,7 +41,9 @@ export async function takeUp(
   return await inTenant(db, of.tenantId, async (trx) => {
     await sql`
       insert into shadow_listing (tenant_id, upstream_id, entity, pointer, secret_id)
-      values (${of.tenantId}, ${of.upstreamId}, ${of.entity}, ${pointer}, ${newest})
+      select tenant_id, upstream_id, ${of.entity}, ${pointer}, ${newest} from shadow
+      where tenant_id = ${of.tenantId} and upstream_id = ${of.upstreamId}
+      for share
       on conflict (tenant_id, upstream_id, entity) do nothing`.execute(trx);
     const found = await lockListing(trx, of);
     const isSame = found.pointer === pointer && secretIds.includes(found.secretId);

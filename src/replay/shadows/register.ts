@@ -21,15 +21,17 @@ export type Added = "now" | "before";
  *
  * @param beforeLanes is done last but one, however long it takes: nothing goes to the shadow before. With false, the rest
  * is left to others.
- * @returns undefined when it is not added yet.
+ * @param configs `ageMs`: since when they are known. One from before the shadow was forgotten does not bring it back.
+ * @returns undefined when it is not added yet, or was forgotten.
  */
 export async function addShadow(
   db: Kysely<Database>,
   id: ShadowId,
-  configs: { shadow: UpstreamConfig; primary: UpstreamConfig },
+  configs: { shadow: UpstreamConfig; primary: UpstreamConfig; ageMs: number },
   beforeLanes: () => Promise<boolean>,
 ): Promise<Added | undefined> {
-  const { isBegun, isListed, hasLanes } = await readProgress(db, id);
+  const { isForgotten, isBegun, isListed, hasLanes } = await readProgress(db, id, configs.ageMs);
+  if (isForgotten) return undefined;
   if (hasLanes) return "before";
   if (!isBegun) await beginLog(db, id);
   if (!isListed) await listSeeds(db, id, seedOrder(configs.shadow, configs.primary));
@@ -41,16 +43,28 @@ export async function addShadow(
 async function readProgress(
   db: Kysely<Database>,
   { tenantId, upstreamId }: ShadowId,
-): Promise<{ isBegun: boolean; isListed: boolean; hasLanes: boolean }> {
+  ageMs: number,
+): Promise<{ isForgotten: boolean; isBegun: boolean; isListed: boolean; hasLanes: boolean }> {
   const { rows } = await inTenant(db, tenantId, (trx) =>
-    sql<{ is_listed: boolean; has_lanes: boolean }>`
-      select listed_at is not null as is_listed, exists (
+    sql<{ is_forgotten: boolean; is_begun: boolean; is_listed: boolean; has_lanes: boolean }>`
+      select exists (
+        select 1 from forgotten_shadow
+        where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and (cleared_at is null
+          or forgotten_at > clock_timestamp() - ${ageMs}::float8 * interval '1 millisecond')
+      ) as is_forgotten, s.upstream_id is not null as is_begun, s.listed_at is not null as is_listed, exists (
         select 1 from lane where tenant_id = ${tenantId} and lane_id = ${laneIdOf(tenantId, upstreamId, 0)}
       ) as has_lanes
-      from shadow where tenant_id = ${tenantId} and upstream_id = ${upstreamId}`.execute(trx),
+      from (select) one
+      left join shadow s on s.tenant_id = ${tenantId} and s.upstream_id = ${upstreamId}`.execute(trx),
   );
   const [row] = rows;
-  return { isBegun: row !== undefined, isListed: row?.is_listed ?? false, hasLanes: row?.has_lanes ?? false };
+  if (!row) throw new Error("an outer join without its row");
+  return {
+    isForgotten: row.is_forgotten,
+    isBegun: row.is_begun,
+    isListed: row.is_listed,
+    hasLanes: row.has_lanes,
+  };
 }
 
 /** Under the lock of the tenant's counter: every later commit logs what it writes, no earlier one is still open. */
@@ -103,7 +117,7 @@ async function listSeeds(
   });
 }
 
-/** From here on what is listed and logged is carried to the shadow. */
+/** From here on what is listed and logged is carried to the shadow; unless it is being forgotten. */
 async function makeLanes(db: Kysely<Database>, { tenantId, upstreamId }: ShadowId): Promise<void> {
   const lanes = Array.from({ length: partitions }, (_, partition) =>
     laneIdOf(tenantId, upstreamId, partition),
@@ -116,6 +130,7 @@ async function makeLanes(db: Kysely<Database>, { tenantId, upstreamId }: ShadowI
           where tenant_id = ${tenantId} and upstream_id = ${upstreamId}), 0), s.follows_from
       from shadow s cross join unnest(${lanes}::text[]) with ordinality as l (lane_id, place)
       where s.tenant_id = ${tenantId} and s.upstream_id = ${upstreamId}
+      for share of s
       on conflict (tenant_id, lane_id) do nothing`.execute(trx),
   );
 }
