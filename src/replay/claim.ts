@@ -21,7 +21,10 @@ export interface Claim {
   failures: number;
   /** The last owner never released it: the mutation at the head may have been sent, between these times. */
   takenOver: SentBetween | undefined;
-  /** When the database was last recovered after it had been put back to an earlier moment. */
+  /**
+   * When the database was last recovered after it had been put back to an earlier moment, or a shadow was added again after
+   * it had been forgotten: what occurred before may have been sent without a trace.
+   */
   recoveredAt: Date | undefined;
   /** The database's clock, read at a moment of the monotonic one. */
   clock: { databaseMs: number; monotonicMs: number };
@@ -143,8 +146,22 @@ async function claimRows(
     from free, installation
     where lane.tenant_id = ${tenantId} and lane.lane_id = free.lane_id
     returning lane.lane_id, lane.upstream_id, coalesce(lane.client_id, lane.lane_id::uuid) as client_id, lane.epoch, lane.position, lane.failures,
-      free.lease_ended_at, installation.recovered_at, clock_timestamp() as now`.execute(trx);
+      free.lease_ended_at, ${isShadow ? forgottenSince(tenantId) : sql`installation.recovered_at`} as recovered_at,
+      clock_timestamp() as now`.execute(trx);
   return rows;
+}
+
+/**
+ * A shadow that was forgotten and has come back may hold all that had gone to it by then: as after a recovery that was
+ * when it was added again.
+ */
+function forgottenSince(tenantId: string): RawBuilder<unknown> {
+  return sql`greatest(installation.recovered_at, (
+    select s.created_at from shadow s
+    where s.tenant_id = ${tenantId} and s.upstream_id = lane.upstream_id and exists (
+      select 1 from forgotten_shadow f where f.tenant_id = ${tenantId} and f.upstream_id = s.upstream_id
+    )
+  ))`;
 }
 
 /**

@@ -1,4 +1,4 @@
-import { sql, type Kysely } from "kysely";
+import { sql, type Kysely, type RawBuilder } from "kysely";
 
 import { partitions, partitionSql } from "../../change-feed/applied-log.ts";
 import type { UpstreamConfig } from "../../platform/config/upstream-schema.ts";
@@ -124,8 +124,8 @@ async function makeLanes(db: Kysely<Database>, { tenantId, upstreamId }: ShadowI
   );
   await inTenant(db, tenantId, (trx) =>
     sql`
-      insert into lane (tenant_id, lane_id, upstream_id, partition, position, follows_from)
-      select ${tenantId}, l.lane_id, ${upstreamId}, l.place - 1,
+      insert into lane (tenant_id, lane_id, upstream_id, partition, epoch, position, follows_from)
+      select ${tenantId}, l.lane_id, ${upstreamId}, l.place - 1, ${firstEpoch(tenantId, upstreamId)},
         coalesce((select min(position) - 1 from shadow_seed
           where tenant_id = ${tenantId} and upstream_id = ${upstreamId}), 0), s.follows_from
       from shadow s cross join unnest(${lanes}::text[]) with ordinality as l (lane_id, place)
@@ -133,4 +133,12 @@ async function makeLanes(db: Kysely<Database>, { tenantId, upstreamId }: ShadowI
       for share of s
       on conflict (tenant_id, lane_id) do nothing`.execute(trx),
   );
+}
+
+/** Whoever had a lane in hand when the shadow was forgotten has none of the epochs that are given out after it has come back. */
+function firstEpoch(tenantId: string, upstreamId: string): RawBuilder<unknown> {
+  return sql`coalesce((
+    select extract(epoch from max(forgotten_at))::bigint << 20 from forgotten_shadow
+    where tenant_id = ${tenantId} and upstream_id = ${upstreamId}
+  ), 0)`;
 }
