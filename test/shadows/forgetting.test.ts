@@ -38,6 +38,8 @@ const classes = {
   lookup: { create: { class: "lookup" }, reference: "/externalRef", lookup: "{path}?externalRef={tempId}" },
 };
 
+const failed = (word: string) => ({ code: 1, err: expect.stringContaining(word) });
+
 /** What a process does whose configuration, of that age, names the shadow. */
 async function lookFor({ database }: TestGateway, ageMs: number): Promise<unknown> {
   const db = openDatabase(database.serviceUrl, { poolMax: 1, onError: () => undefined });
@@ -125,7 +127,6 @@ describe("whatever the queues are on", { timeout: 120_000 }, () => {
   test("nothing is forgotten that the configuration names, without --yes, or that is not there", async () => {
     await using pair = await startLater(queues, {});
     const { gateway } = pair;
-    const failed = (word: string) => ({ code: 1, err: expect.stringContaining(word) });
     expect(await forget(gateway, "--yes")).toMatchObject(failed("not-found"));
     const insert = "insert into shadow (tenant_id, upstream_id, follows_from) values ('ours', $1, 0)";
     for (const upstreamId of ["next", "crm"]) await rowsOf(gateway.database, insert, [upstreamId]);

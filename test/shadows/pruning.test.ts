@@ -144,12 +144,12 @@ describe("whatever the queues are on", { timeout: 120_000 }, () => {
     const next = numbersOf(21);
     misfortune(pair.primary, next);
     misfortune(pair.shadow, next);
-    let isOver = false;
+    const over = new AbortController();
     const program = runProgram(pair, next)
       .then(() => caughtUp(gateway))
-      .finally(() => (isOver = true));
+      .finally(() => over.abort());
     let gone = 0;
-    while (!isOver) gone += (await pruneShadows(gateway, 1 + next(20)))["change"] ?? 0;
+    while (!over.signal.aborted) gone += (await pruneShadows(gateway, 1 + next(20)))["change"] ?? 0;
     await program;
     expect(gone).toBeGreaterThan(0);
     await expectSame(pair);
