@@ -90,7 +90,8 @@ describe("whatever the queues are on", { timeout: 120_000 }, () => {
     await pair.shadow.received({ method: "POST" }, 2);
     change(phone, mentors, { changed: true });
     await phone.replay();
-    expect(await pruneShadows(later)).toEqual({ change: 0, seed: 0, forgotten: 0 });
+    // Lanes that wait for nothing may have passed changes by now.
+    expect(await pruneShadows(later)).toMatchObject({ seed: 0, forgotten: 0 });
     gate.resolve();
     await caughtUp(later);
     expect(await pruneShadows(later)).toMatchObject({ seed: 0 });
