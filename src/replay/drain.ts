@@ -4,7 +4,7 @@ import type { Author } from "./blocks.ts";
 import type { Claim, SentBetween } from "./claim.ts";
 import { decide, released } from "./decide.ts";
 import type { ClaimedEntry } from "./entries.ts";
-import { hold, park, untried, waitFor } from "./keep-back.ts";
+import { hold, park, retryLater, untried, waitFor } from "./keep-back.ts";
 import { closing, pass, stop, toOutcome, type Place, type Step } from "./leave.ts";
 import type { OpenDelivery } from "./open-delivery.ts";
 import type { Prepared } from "./prepare.ts";
@@ -138,8 +138,10 @@ export async function settleUnsent(
         isLast,
       );
     case "misfit": {
-      const failed = { problem: prepared.problem, ...untried(delivery) };
-      return await park(slice, place, failed, delivery, isLast);
+      const { problem, error } = prepared;
+      const { history } = untried(delivery);
+      if (error) return await retryLater(slice, place, { error, history, afterMs: undefined }, delivery);
+      return await park(slice, place, { problem, error, history }, delivery, isLast);
     }
   }
 }

@@ -6,6 +6,7 @@ import { onlyWhatIsIn } from "../platform/merge-patch.ts";
 import type { StoredProblem } from "../platform/schema.ts";
 import { tempUuid, toTempId } from "../platform/uuid.ts";
 import { recordKey } from "../records/record.ts";
+import type { UpstreamError } from "../upstream/connector.ts";
 import type { Author } from "./blocks.ts";
 import { isMerged } from "./conflict-policy.ts";
 import { firstLive, resolve } from "./names.ts";
@@ -40,7 +41,8 @@ export type Prepared =
   | { kind: "ready"; ready: ReadyMutation }
   | ({ kind: "held" | "waiting"; blockedBy: string } & Keys)
   | { kind: "rejected"; problem: StoredProblem }
-  | ({ kind: "misfit"; problem: StoredProblem } & Keys);
+  /** `error`: no mutation of the kind fits at the moment. */
+  | ({ kind: "misfit"; problem: StoredProblem; error?: UpstreamError | undefined } & Keys);
 
 type Keys = Pick<Blocked, "recordKey" | "refersTo">;
 

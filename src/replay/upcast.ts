@@ -5,19 +5,20 @@ import { tempUuid, toTempId } from "../platform/uuid.ts";
 import { recordKey } from "../records/record.ts";
 import { UpcastError } from "../upstream/upcast.ts";
 import type { Author } from "./blocks.ts";
+import { failingMapping } from "./failing-mapping.ts";
 import { prepare, problem, type Prepared } from "./prepare.ts";
 import { referencesIn } from "./references.ts";
 import type { Slice } from "./slice.ts";
 
-/** A mutation of the entity's present schema; or else why it can't be brought there. */
-export type Upcasted = { mutation: Mutation } | { problem: StoredProblem };
+/** A mutation of the entity's present schema; or else why it can't be brought there, and by which upcaster. */
+export type Upcasted = { mutation: Mutation } | { problem: StoredProblem; place: string | undefined };
 
 export async function upcast({ upstream }: Slice, mutation: Mutation): Promise<Upcasted> {
   try {
     return { mutation: await upstream.upcast(mutation.entity, mutation) };
   } catch (error) {
     if (!(error instanceof UpcastError)) throw error;
-    return { problem: problem("schema-unsupported", error.message) };
+    return { problem: problem("schema-unsupported", error.message), place: error.place };
   }
 }
 
@@ -37,7 +38,11 @@ export async function prepareUpcast(
   if ("mutation" in upcasted) return await prepare(slice, upcasted.mutation, author, wasSent);
   const asSent = wasSent ? undefined : await prepare(slice, sent, author, false);
   const keys = keysOf(slice, sent);
-  return asSent?.kind === "held" ? { ...asSent, ...keys } : { kind: "misfit", ...upcasted, ...keys };
+  if (asSent?.kind === "held") return { ...asSent, ...keys };
+  const { problem: fault, place } = upcasted;
+  const of = { userId: author.userId, recordKey: keys.recordKey };
+  const error = place === undefined ? undefined : failingMapping(slice, { place, message: fault.detail }, of);
+  return { kind: "misfit", problem: fault, error, ...keys };
 }
 
 /** Where data of another schema holds its references is not known: a temp ID anywhere is one. */

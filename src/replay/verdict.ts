@@ -2,6 +2,7 @@ import type { RecordWrite } from "../change-feed/write.ts";
 import type { AttemptDisposition, StoredProblem } from "../platform/schema.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping/mapping.ts";
+import { failingMapping } from "./failing-mapping.ts";
 import { historyAfter, type Attempt } from "./attempt-under-way.ts";
 import type { Effect, History } from "./effect.ts";
 import type { Target } from "./judge.ts";
@@ -62,7 +63,10 @@ export function toVerdict(
 export function toFailure(slice: Slice, ready: ReadyMutation, error: unknown, attempt: Attempt): Verdict {
   const history = historyAfter(slice, attempt);
   if (error instanceof MappingError) {
-    slice.events.failed("park");
+    const { author, recordKey } = ready;
+    const failing = failingMapping(slice, error, { userId: author.userId || recordKey, recordKey });
+    slice.events.failed(failing ? "retry" : "park");
+    if (failing) return { kind: "retry", error: failing, history, afterMs: undefined };
     return { kind: "parked", problem: unmappable(error), history, error: undefined };
   }
   if (!(error instanceof UpstreamError)) throw error;

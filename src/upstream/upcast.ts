@@ -16,14 +16,19 @@ export type Upcast = <M extends Versioned>(mutation: M) => Promise<M>;
 
 /** A mutation that can't be brought to the entity's `schema`. Carries no data of it. */
 export class UpcastError extends Error {
-  constructor(message: string) {
+  /** Where the upcaster that could not take the data stands in the configuration; undefined when there is none for it. */
+  readonly place: string | undefined;
+
+  constructor(message: string, place?: string) {
     super(message);
     this.name = "UpcastError";
+    this.place = place;
   }
 }
 
 interface Step extends UpcastStep {
   map: Mapping;
+  place: string;
 }
 
 /**
@@ -31,16 +36,17 @@ interface Step extends UpcastStep {
  * delete, whose data says nothing to the upstream, and all of an entity without `schema`.
  *
  * @param place the entity's, in the configuration.
+ * @param took told each time that an upcaster took the data.
  */
 export function compileUpcast(
   { schema, schemaDefault = schema, upcast = [] }: EntityConfig,
-  { evaluator, place }: { evaluator: Evaluator; place: string },
+  { evaluator, place: entity, took }: { evaluator: Evaluator; place: string; took?: (place: string) => void },
 ): Upcast {
   const steps = new Map<number, Step>(
-    upcast.map((step, index) => [
-      step.from,
-      { ...step, map: compileMapping(step.data, { evaluator, place: `${place}.upcast[${index}].data` }) },
-    ]),
+    upcast.map((step, index) => {
+      const place = `${entity}.upcast[${index}].data`;
+      return [step.from, { ...step, place, map: compileMapping(step.data, { evaluator, place }) }];
+    }),
   );
   return async (mutation) => {
     if (schema === undefined || mutation.op === "delete") return mutation;
@@ -49,6 +55,7 @@ export function compileUpcast(
     while (version !== schema) {
       const step = steps.get(version) ?? unreachable(version, schema);
       result = await taken(result, step);
+      took?.(step.place);
       version = step.to;
     }
     return result;
@@ -81,18 +88,19 @@ async function taken<M extends Versioned>(mutation: M, step: Step): Promise<M> {
     };
   } catch (error) {
     if (!(error instanceof MappingError)) throw error;
-    const { name, from, to } = step;
-    throw new UpcastError(`The upcaster ${name} (${from} to ${to}) can't take the data: ${error.message}.`);
+    const { name, from, to, place } = step;
+    const what = `The upcaster ${name} (${from} to ${to}) can't take the data: ${error.message}.`;
+    throw new UpcastError(what, place);
   }
 }
 
 async function part(
-  { map }: Step,
+  { map, place }: Step,
   text: string | undefined,
   variables: Record<string, string | undefined>,
 ): Promise<string | undefined> {
   if (text === undefined) return undefined;
   const mapped = await map(text, variables);
-  if (!isObject(mapped)) throw new MappingError("it gave something else than an object");
+  if (!isObject(mapped)) throw new MappingError(place, "it gave something else than an object");
   return mapped;
 }

@@ -91,7 +91,7 @@ describe("shapes", () => {
   test("a mapping that can't be compiled stops the start and names its place", () => {
     const config = aRestUpstream("http://127.0.0.1:1", { entity: { toUpstream: "{" } });
     expect(() => openUpstream("crm", config, { log })).toThrow(
-      /upstreams\.crm\.entities\.activity\.toUpstream is not JSONata/,
+      /upstreams\.crm\.entities\.activity\.toUpstream: is not JSONata/,
     );
   });
 });

@@ -16,6 +16,7 @@ import {
 } from "./connector.ts";
 import { createLimiter } from "./limiter.ts";
 import { openEvaluator, type Evaluator } from "./mapping/evaluator.ts";
+import { createFailingMappings, type FailingMappings } from "./mapping/failing.ts";
 import { compileMapping, MappingError, type Mapping } from "./mapping/mapping.ts";
 import { toObserved, type ObservedPage, type ObservedRecord } from "./observed.ts";
 import { openModuleConnector } from "./module/open-module.ts";
@@ -58,6 +59,8 @@ export interface Upstream {
   toBody(entity: string, data: string): Promise<string>;
   /** The mutation in the entity's `schema`. @throws {UpcastError} when it can't be brought there. */
   upcast<M extends Versioned>(entity: string, mutation: M): Promise<M>;
+  /** Notes that a mutation's data could not be mapped; see `FailingMappings`. */
+  mappingFailed: FailingMappings["failed"];
   circuitState(): CircuitState;
   /** The calls that the breaker would let in at the moment. */
   admits(): Admission;
@@ -128,7 +131,8 @@ interface Entity {
  */
 export function openUpstream(id: string, config: UpstreamConfig, { log }: { log: Logger }): Upstream {
   const evaluator = openEvaluator();
-  const entities = compileEntities(id, config, evaluator);
+  const failing = createFailingMappings();
+  const entities = compileEntities(id, config, { evaluator, took: (place) => failing.took(place) });
   const connector = openConnector(id, config, { log });
   const circuit = createCircuit({
     ...config.circuit,
@@ -215,6 +219,7 @@ export function openUpstream(id: string, config: UpstreamConfig, { log }: { log:
     },
     toBody: (entity, data) => entityOf(entity).toUpstream(data),
     upcast: async (entity, mutation) => (await entities.get(entity)?.upcast(mutation)) ?? mutation,
+    mappingFailed: (place, of) => failing.failed(place, of),
     circuitState: () => circuit.state(),
     admits: () => circuit.admits(),
     trip: () => circuit.trip(),
@@ -287,19 +292,19 @@ async function observed(record: UpstreamRecord, entity: Entity): Promise<Observe
 function compileEntities(
   id: string,
   { entities }: UpstreamConfig,
-  evaluator: Evaluator,
+  options: { evaluator: Evaluator; took: (place: string) => void },
 ): Map<string, Entity> {
   const compiled = new Map<string, Entity>();
   for (const [name, config] of Object.entries(entities)) {
     const place = `upstreams.${id}.entities.${name}`;
     const compile = (key: "toUpstream" | "fromUpstream"): Mapping =>
-      compileMapping(config[key], { evaluator, place: `${place}.${key}` });
+      compileMapping(config[key], { ...options, place: `${place}.${key}` });
     try {
       compiled.set(name, {
         config,
         toUpstream: compile("toUpstream"),
         fromUpstream: compile("fromUpstream"),
-        upcast: compileUpcast(config, { evaluator, place }),
+        upcast: compileUpcast(config, { ...options, place }),
       });
     } catch (error) {
       throw new TidegateError("config-invalid", (error as Error).message);

@@ -6,9 +6,13 @@ export type Mapping = (text: string, variables?: Record<string, string | undefin
 
 /** A mapping that could not be applied: to this data, or at all. Carries no data of it. */
 export class MappingError extends Error {
-  constructor(message: string) {
-    super(message);
+  /** Where the mapping stands in the configuration. */
+  readonly place: string;
+
+  constructor(place: string, problem: string) {
+    super(`${place}: ${problem}`);
     this.name = "MappingError";
+    this.place = place;
   }
 }
 
@@ -16,6 +20,8 @@ interface MappingOptions {
   evaluator: Evaluator;
   /** Where the expression stands in the configuration: every error names it. */
   place: string;
+  /** Told each time that it took the data. */
+  took?: (place: string) => void;
 }
 
 const identity: Mapping = (text) => Promise.resolve(text);
@@ -28,13 +34,14 @@ const identity: Mapping = (text) => Promise.resolve(text);
  * @throws {MappingError} when the expression can't be parsed, and from the mapping when it can't be applied: nothing
  * was sent, the caller parks.
  */
-export function compileMapping(expression: string, { evaluator, place }: MappingOptions): Mapping {
+export function compileMapping(expression: string, { evaluator, place, took }: MappingOptions): Mapping {
   if (expression.trim() === "$") return identity;
   const problem = jsonataProblem(expression);
-  if (problem !== undefined) throw new MappingError(`${place} is not JSONata: ${problem}`);
+  if (problem !== undefined) throw new MappingError(place, `is not JSONata: ${problem}`);
   return async (text, variables = {}) => {
     const evaluated = await evaluator.evaluate({ expression, text, variables });
-    if ("problem" in evaluated) throw new MappingError(`${place}: ${evaluated.problem}`);
+    if ("problem" in evaluated) throw new MappingError(place, evaluated.problem);
+    took?.(place);
     return evaluated.text;
   };
 }
