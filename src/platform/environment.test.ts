@@ -1,8 +1,8 @@
-import { mkdtempSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 
 import { loadConfig } from "./config/load.ts";
 import { demoSecrets } from "./demo-secrets.ts";
@@ -22,7 +22,9 @@ function problemsOf(env: NodeJS.ProcessEnv): string[] {
 }
 
 function emptyDataDir(): string {
-  return join(mkdtempSync(join(tmpdir(), "tidegate-")), "data");
+  const folder = mkdtempSync(join(tmpdir(), "tidegate-"));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  return join(folder, "data");
 }
 
 test("without settings everything has its documented default, and empty ones count as unset", () => {
