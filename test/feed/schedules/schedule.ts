@@ -49,6 +49,8 @@ export async function runSchedule(world: World, seed: number, options: Partial<M
   const pruning = [0, 1].map((n) => pruneAlways(tenant, random.fork(`pruner ${n}`), writing.signal));
   const reading = readers.map((reader, n) => readAlways(reader, random.fork(`reader ${n}`), writing.signal));
   const holding = holdAlways(tenant, random.fork("holder"), writing.signal);
+  // Who fails early is heard when the writing is over.
+  for (const early of [...pruning, ...reading, holding]) early.catch(() => undefined);
   try {
     await Promise.all([
       replayLanes(tenant, lanes.slice(0, 2), random.fork("worker 0")),
