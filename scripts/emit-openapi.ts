@@ -28,6 +28,7 @@ const app = await buildApp({
   log: createLogger("silent"),
   cursorSecrets: [secret],
   fingerprintSecrets: [secret],
+  onTold: () => undefined,
   installation: { epoch: () => "", assertServed: () => undefined },
   stopping: new AbortController().signal,
 });

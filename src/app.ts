@@ -22,12 +22,14 @@ import { eventRoutes } from "./inbound/events-routes.ts";
 import { createInbox } from "./inbox/append.ts";
 import { MutationResultSchema } from "./inbox/result-schema.ts";
 import { mutationRoutes } from "./inbox/routes.ts";
+import type { OnTold } from "./inbox/told.ts";
 import { capabilityRoutes } from "./ingest/capabilities.ts";
 import { ingestRoutes } from "./ingest/routes.ts";
 import { operationsRoutes } from "./ops/operations-routes.ts";
 import { pushRoutes } from "./ops/push-routes.ts";
 import { registerQueuesBoard } from "./ops/queues-board.ts";
 import { shadowRoutes } from "./ops/shadow-routes.ts";
+import { unreadRoutes } from "./ops/unread-routes.ts";
 import type { Config } from "./platform/config/schema.ts";
 import type { Hints } from "./platform/hints.ts";
 import type { InstallationWatch } from "./platform/installation.ts";
@@ -57,6 +59,8 @@ export interface AppDeps {
   fingerprintSecrets: string[];
   /** Told how far clients read. */
   onRead?: ((read: ClientRead) => void) | undefined;
+  /** Told which refusals clients are told by name. */
+  onTold: OnTold;
   installation: Pick<InstallationWatch, "epoch" | "assertServed">;
   /** Aborted when the process begins to stop. */
   stopping: AbortSignal;
@@ -108,6 +112,7 @@ async function registerApi(app: HttpServer, deps: AppDeps): Promise<void> {
     await app.register(operationsRoutes, { ...deps, requireOps });
     await app.register(shadowRoutes, { ...deps, requireOps });
     await app.register(pushRoutes, { ...deps, requireOps });
+    await app.register(unreadRoutes, { ...deps, requireOps });
     await registerQueuesBoard(app, { queues: deps.queues, requireOps });
   }
 }

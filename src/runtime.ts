@@ -5,6 +5,8 @@ import type { Logger } from "pino";
 
 import { buildApp } from "./app.ts";
 import { createAnnounce } from "./change-feed/announce.ts";
+import { registerUnreadGauges } from "./change-feed/unread-gauges.ts";
+import { createReadOutcomes } from "./change-feed/unread.ts";
 import type { HttpServer } from "./http/server.ts";
 import { createInboundMetrics } from "./inbound/metrics.ts";
 import { pollQueue, startInboundWorker } from "./inbound/worker.ts";
@@ -164,6 +166,7 @@ async function open(
       onClose(() => push.close());
     }
     const tenantIds = Object.keys(config.tenants);
+    registerUnreadGauges(registry, { db, tenantIds });
     const maintenance = startMaintenance({
       db,
       backend,
@@ -178,6 +181,8 @@ async function open(
 
   const reads = ofPush && createReadPositions({ db, log, tenants: pushConfigs });
   onClose(async () => await reads?.close());
+  const readOutcomes = createReadOutcomes({ db, log, everyMs: readOutcomesEveryMs });
+  onClose(() => readOutcomes.close());
 
   if (environment.role !== "worker") {
     const onConnection = (ask: Ask): void => void installation.look(ask);
@@ -200,7 +205,11 @@ async function open(
     log,
     cursorSecrets: environment.cursorSecrets,
     fingerprintSecrets: environment.fingerprintSecrets,
-    onRead: reads?.note,
+    onRead(read) {
+      reads?.note(read);
+      readOutcomes.noteRead(read);
+    },
+    onTold: (tenantId, told) => readOutcomes.noteTold(tenantId, told),
     installation,
     stopping: stopping.signal,
   });
@@ -212,6 +221,7 @@ async function open(
 }
 
 const databaseConnections = 16;
+const readOutcomesEveryMs = 2_000;
 
 /** The embedded server is migrated at each start: nobody else would. */
 async function openEmbedded(

@@ -6,6 +6,7 @@ import type { Database, FeedTable } from "../platform/schema.ts";
 import { recordKey, type RecordKey, type StoredRecord } from "../records/record.ts";
 import { logged, type AppliedMutation } from "./applied-log.ts";
 import { clientAudience, scopeAudience } from "./audience.ts";
+import { keptUnread } from "./unread.ts";
 
 /** A record's new state. */
 export interface RecordWrite extends RecordKey {
@@ -48,6 +49,8 @@ export interface OutcomeEntry {
   mutationId: string;
   /** It was parked: told for as long as it is, since its final outcome will have a position of its own. */
   isParked?: boolean;
+  /** The user's change was not made, and no answer has said so yet: kept until the client is known to have read it. */
+  mustBeRead?: boolean;
 }
 
 /**
@@ -73,6 +76,9 @@ export async function takePositions(
   const records = entries.flatMap((entry, index) =>
     "record" in entry ? [{ ...entry.record, ordinal: ordinals[index]! }] : [],
   );
+  const unread = entries.flatMap((entry, index) =>
+    "outcome" in entry && entry.outcome.mustBeRead ? [{ ...entry.outcome, ordinal: ordinals[index]! }] : [],
+  );
   const written = await sql<{ records: number; is_followed: boolean }>`
     with head as (
       insert into feed_head (tenant_id, position) values (${tenantId}, ${count})
@@ -94,7 +100,7 @@ export async function takePositions(
         ${textArray(rows.map(({ recordId }) => recordId))}::text[],
         ${uuidArray(rows.map(({ mutationId }) => mutationId))}::uuid[]
       ) as f (ordinal, audience, kind, entity, record_id, mutation_id)
-    )${isFollowed && records.length > 0 ? logged(tenantId, records, codec) : sql``}
+    )${unread.length > 0 ? keptUnread(tenantId, unread) : sql``}${isFollowed && records.length > 0 ? logged(tenantId, records, codec) : sql``}
     select count(*)::integer as records, (select is_followed from head) as is_followed from changed`.execute(
     trx,
   );

@@ -13,11 +13,13 @@ import type { Database } from "../platform/schema.ts";
 import { mutationResultReference, uuidQuery } from "./result-schema.ts";
 import { toResults } from "./result-view.ts";
 import { readKnown, readKnownAfter } from "./results.ts";
+import { refusedAmong, type OnTold } from "./told.ts";
 
 export interface MutationRouteDeps {
   db: Kysely<Database>;
   codec: PayloadCodec;
   requireClient: onRequestAsyncHookHandler;
+  onTold: OnTold;
 }
 
 const limitMax = 1_000;
@@ -59,7 +61,7 @@ const oneSchema = {
 
 /** `GET /v1/mutations` and `/v1/mutations/{id}`: what became of what a client has sent. */
 export const mutationRoutes: FastifyPluginAsyncTypebox<MutationRouteDeps> = async (app, deps) => {
-  const { db, codec, requireClient } = deps;
+  const { db, codec, requireClient, onTold } = deps;
 
   app.get("/v1/mutations", { schema: listSchema, onRequest: requireClient }, async (request, reply) => {
     const { identity, query } = request;
@@ -68,10 +70,15 @@ export const mutationRoutes: FastifyPluginAsyncTypebox<MutationRouteDeps> = asyn
     const list = await inTenant(db, tenantId, async (trx) => {
       await assertOwnClient(trx, client, userId);
       const known = await readKnownAfter(trx, client, { afterSeq: query.afterSeq, limit: query.limit + 1 });
-      const results = await toResults(trx, identity, known.slice(0, query.limit), codec);
-      return { results, more: known.length > query.limit };
+      const page = known.slice(0, query.limit);
+      const results = await toResults(trx, identity, page, codec);
+      return { page, results, more: known.length > query.limit };
     });
-    return reply.type("application/json").serializer(stringifyRaw).send(list);
+    onTold(tenantId, refusedAmong(list.page));
+    return reply
+      .type("application/json")
+      .serializer(stringifyRaw)
+      .send({ results: list.results, more: list.more });
   });
 
   app.get("/v1/mutations/:id", { schema: oneSchema, onRequest: requireClient }, async (request, reply) => {
@@ -81,6 +88,7 @@ export const mutationRoutes: FastifyPluginAsyncTypebox<MutationRouteDeps> = asyn
     const results = await inTenant(db, tenantId, async (trx) => {
       const known = (await readKnown(trx, tenantId, [id])).get(id);
       if (known?.userId !== userId) throw new TidegateError("not-found", "There is no such mutation.");
+      onTold(tenantId, refusedAmong([known]));
       return await toResults(trx, identity, [known], codec);
     });
     return reply

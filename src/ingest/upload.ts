@@ -7,6 +7,7 @@ import { keyOf, type Appended, type Inbox } from "../inbox/append.ts";
 import type { JudgedMutation } from "../inbox/log.ts";
 import { isSettled, readKnown, type KnownMutation } from "../inbox/results.ts";
 import { problemOf, toResult, toResults, type MutationResult } from "../inbox/result-view.ts";
+import { refusedAmong, type OnTold } from "../inbox/told.ts";
 import type { Identity } from "../http/identity.ts";
 import { inTenant } from "../platform/db.ts";
 import type { Hints } from "../platform/hints.ts";
@@ -22,6 +23,7 @@ export interface UploadDeps {
   /** Says "look at this lane"; best effort, never awaited. */
   wake: (tenantId: string, laneId: string) => void;
   log: Logger;
+  onTold: OnTold;
 }
 
 export interface Receipt {
@@ -113,6 +115,7 @@ async function toReceipt(
 ): Promise<Receipt> {
   const own = [...known.values()].filter(({ userId }) => userId === identity.userId);
   const views = await viewsOf(deps, identity, own);
+  deps.onTold(identity.tenantId, refusedAmong(own));
   const byId = new Map(views.map((view) => [view.id, view]));
   const results = judged.map((mutation): MutationResult => {
     const recorded = byId.get(mutation.id);

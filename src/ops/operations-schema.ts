@@ -49,18 +49,20 @@ const Parked = Type.Object(
   closed,
 );
 
+export const pageQuery = Type.Object(
+  {
+    limit: Type.Integer({ minimum: 1, maximum: 500, default: 100 }),
+    after: Type.Optional(Type.String({ maxLength: 200, description: "`next` of the page before." })),
+  },
+  closed,
+);
+
 export const parkedListSchema = {
   ...common,
   operationId: "listParkedMutations",
   summary: "The mutations that wait for a person, without their payload, longest first",
   params: Type.Object({ tenant }, closed),
-  querystring: Type.Object(
-    {
-      limit: Type.Integer({ minimum: 1, maximum: 500, default: 100 }),
-      after: Type.Optional(Type.String({ maxLength: 200, description: "`next` of the page before." })),
-    },
-    closed,
-  ),
+  querystring: pageQuery,
   response: {
     200: Type.Object(
       {

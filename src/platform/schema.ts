@@ -21,6 +21,7 @@ export interface Database {
   feed_head: FeedHeadTable;
   feed: FeedTable;
   feed_mark: FeedMarkTable;
+  unread_outcome: UnreadOutcomeTable;
   feed_horizon: FeedHorizonTable;
   pruning: PruningTable;
   applied_change: AppliedChangeTable;
@@ -255,6 +256,17 @@ export interface FeedHorizonTable {
   tenant_id: string;
   position: Int8;
   moved_at: Timestamp;
+}
+
+export interface UnreadOutcomeTable {
+  tenant_id: string;
+  client_id: string;
+  mutation_id: string;
+  position: Int8;
+  told_at: Generated<Timestamp>;
+  seen_at: Timestamp | null;
+  seen_by: string | null;
+  seen_reason: string | null;
 }
 
 export type PruningKind = "feed" | "payloads" | "attempts" | "shadow-log" | "shadow-rows";

@@ -6,6 +6,7 @@ import {
   RecordMoved,
   takePositions,
   type FeedEntry,
+  type OutcomeEntry,
   type RecordWrite,
 } from "../change-feed/write.ts";
 import { insertMappings, type Mapping } from "../id-map/id-map.ts";
@@ -239,10 +240,14 @@ function endedBy(tenantId: string, { outcome, follow, delivery, clientId }: Lane
 function toFeedEntries({ record, outcome, clientId }: LaneCommit): FeedEntry[] {
   return [
     ...(record ? [{ record }] : []),
-    ...(outcome
-      ? [{ outcome: { clientId, mutationId: outcome.mutationId, isParked: outcome.status === "parked" } }]
-      : []),
+    ...(outcome ? [{ outcome: toOutcomeEntry(outcome, clientId) }] : []),
   ];
+}
+
+/** What was recorded at ingest was in the upload's answer; a client that did not get it sends again. */
+function toOutcomeEntry({ mutationId, status, isNew }: Outcome, clientId: string): OutcomeEntry {
+  const mustBeRead = isNew && (status === "rejected" || status === "conflict");
+  return { clientId, mutationId, isParked: status === "parked", mustBeRead };
 }
 
 /** With the version that the commit gives the record. */
