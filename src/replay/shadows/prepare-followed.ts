@@ -206,18 +206,25 @@ async function lackOf(
     if (blockedBy !== undefined) return { kind: "held", blockedBy, ...keysOf(plan) };
     if (mayCome)
       return { kind: "waiting", blockedBy: referenceOf(slice.claim.tenantId, key), ...keysOf(plan) };
-    const isLeft = isSeed && (await isNeverThere(slice, key));
+    const isLeft = isSeed && (await canDoWithout(slice, key));
     if (!isLeft) return { kind: "misfit", problem: unknownTo(key), ...keysOf(plan) };
     left.add(recordKey(key));
   }
   return { left };
 }
 
-/** Deleted since the shadow was added, or of those that are not created there. One that a person left out may still come. */
-async function isNeverThere(slice: Slice, key: RecordKey): Promise<boolean> {
+/**
+ * Whether a seed can do without a record: one that was deleted since the shadow was added, or that is of those that are not
+ * created there; and one that came up after the seeds were listed, since the log brings it, and then the change that refers
+ * to it. One that a person left out may still come.
+ */
+async function canDoWithout(slice: Slice, key: RecordKey): Promise<boolean> {
   const stored = await whileLeased(slice, () => slice.store.readRecord(key));
+  if (stored === undefined) return false;
   const isMade = slice.upstream.entity(key.entity)?.create.enabled ?? false;
-  return stored !== undefined && (stored.data === null || !isMade);
+  if (stored.data === null || !isMade) return true;
+  const seeded = await whileLeased(slice, () => slice.store.readSeededBefore({ keys: [key], position: 0 }));
+  return seeded.size === 0;
 }
 
 function unknownTo({ entity }: RecordKey): ReturnType<typeof problem> {
