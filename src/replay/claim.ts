@@ -166,7 +166,8 @@ function forgottenSince(tenantId: string): RawBuilder<unknown> {
 
 /**
  * The database may have been put back to a moment before a shadow was added. What is sent again then has to be logged for
- * it, or a record that is deleted again would stay there.
+ * it, or a record that is deleted again would stay there. Unless it was forgotten since then: whoever still names it has
+ * nothing to wait for.
  */
 function areFollowing(tenantId: string, shadowIds: readonly string[]): RawBuilder<unknown> {
   if (shadowIds.length === 0) return sql`true`;
@@ -174,6 +175,9 @@ function areFollowing(tenantId: string, shadowIds: readonly string[]): RawBuilde
     select 1 from unnest(${shadowIds}::text[]) as known (upstream_id) where not exists (
       select 1 from shadow s
       where s.tenant_id = ${tenantId} and s.upstream_id = known.upstream_id
+    ) and not exists (
+      select 1 from forgotten_shadow f
+      where f.tenant_id = ${tenantId} and f.upstream_id = known.upstream_id and f.forgotten_at > recovered_at
     )
   ) from installation)`;
 }

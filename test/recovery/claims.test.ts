@@ -120,3 +120,27 @@ test("what a shadow is seeded with counts as of when the shadow was added, howev
   if (!claim || !("epoch" in claim)) throw new Error("the lane could not be claimed");
   expect(claim.followed.map(({ created_at }) => created_at)).toEqual([addedAt]);
 });
+
+test("after a recovery nothing waits for a shadow that was forgotten since then", async () => {
+  const laneId = await newLane();
+  await recoverDatabase(database.ownerUrl, { isMeant: true, isSnapshot: true });
+  const naming = createReplayStore(db, tenantId, {
+    codec: plainCodec,
+    owner: "worker",
+    leaseMs: 60_000,
+    upstream: { id: "crm", role: "primary", shadowIds: ["gone"] },
+    announce: () => undefined,
+  });
+  const forget = async (when: string): Promise<void> =>
+    void (await rowsOf(
+      database,
+      `insert into forgotten_shadow (tenant_id, upstream_id, forgotten_at, forgotten_by, open_changes)
+       values ('ours', 'gone', ${when}, 'siri', 0)`,
+    ));
+  expect(await naming.claim(laneId)).toBeUndefined();
+  // It may have been added again in the time that the database has forgotten.
+  await forget("now() - interval '1 hour'");
+  expect(await naming.claim(laneId)).toBeUndefined();
+  await forget("now()");
+  expect(await naming.claim(laneId)).toMatchObject({ laneId });
+});
