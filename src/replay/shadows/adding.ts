@@ -63,9 +63,9 @@ async function addInTime(
 ): Promise<Added | undefined> {
   const id = { tenantId, upstreamId: upstream.id };
   const held = { tenantId, upstream, secrets };
+  const configs = { shadow: upstream.config, primary, ageMs: () => performance.now() - startedAt };
   for (let failures = 1; ; failures++) {
     try {
-      const configs = { shadow: upstream.config, primary, ageMs: performance.now() - startedAt };
       return await addShadow(db, id, configs, () => listHeld(db, held, signal));
     } catch (error) {
       if (signal.aborted) return undefined;

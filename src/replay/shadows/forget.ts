@@ -97,10 +97,13 @@ async function lockShadow(trx: Transaction<Database>, { tenantId, upstreamId }: 
     order by lane_id for update`.execute(trx);
 }
 
-/** Under the lock of the counter, under which shadows are added: what is seen then of others holds until the commit. */
+/**
+ * Under the lock of the counter, under which shadows are added: what is seen then of others holds until the commit. The row
+ * goes under it too: who adds the same one waits for whoever deletes it.
+ */
 async function endLog(trx: Transaction<Database>, { tenantId, upstreamId }: ShadowId): Promise<void> {
-  await sql`delete from shadow where tenant_id = ${tenantId} and upstream_id = ${upstreamId}`.execute(trx);
   await sql`select 1 from feed_head where tenant_id = ${tenantId} for update`.execute(trx);
+  await sql`delete from shadow where tenant_id = ${tenantId} and upstream_id = ${upstreamId}`.execute(trx);
   await sql`
     update feed_head set is_followed = exists (select 1 from shadow where tenant_id = ${tenantId})
     where tenant_id = ${tenantId}`.execute(trx);

@@ -15,43 +15,56 @@ export interface ShadowId {
 /** Whether a shadow has got its lanes just now, or had them. */
 export type Added = "now" | "before";
 
+/** What is known of a shadow and its primary, and for how long by now. */
+export interface KnownConfigs {
+  shadow: UpstreamConfig;
+  primary: UpstreamConfig;
+  ageMs: () => number;
+}
+
 /**
  * Adds a shadow, unless it was added before: from a position on everything is logged for it, the records that exist then
  * are listed to be seeded, and it gets its lanes. A process that dies in the middle has another do the rest.
  *
  * @param beforeLanes is done last but one, however long it takes: nothing goes to the shadow before. With false, the rest
  * is left to others.
- * @param configs `ageMs`: since when they are known. One from before the shadow was forgotten does not bring it back.
+ * @param configs those from before the shadow was forgotten do not bring it back, nor take part when others do: every step
+ * asks again.
  * @returns undefined when it is not added yet, or was forgotten.
  */
 export async function addShadow(
   db: Kysely<Database>,
   id: ShadowId,
-  configs: { shadow: UpstreamConfig; primary: UpstreamConfig; ageMs: number },
+  configs: KnownConfigs,
   beforeLanes: () => Promise<boolean>,
 ): Promise<Added | undefined> {
-  const { isForgotten, isBegun, isListed, hasLanes } = await readProgress(db, id, configs.ageMs);
+  const { isForgotten, isBegun, isListed, hasLanes } = await readProgress(db, id, configs);
   if (isForgotten) return undefined;
   if (hasLanes) return "before";
-  if (!isBegun) await beginLog(db, id);
-  if (!isListed) await listSeeds(db, id, seedOrder(configs.shadow, configs.primary));
+  if (!isBegun) await beginLog(db, id, configs);
+  if (!isListed) await listSeeds(db, id, configs);
   if (!(await beforeLanes())) return undefined;
-  await makeLanes(db, id);
-  return "now";
+  return (await makeLanes(db, id, configs)) ? "now" : undefined;
+}
+
+/** It was forgotten since the configuration is known, or there is still something left of it. */
+function wasForgotten({ tenantId, upstreamId }: ShadowId, { ageMs }: KnownConfigs): RawBuilder<boolean> {
+  return sql`exists (
+    select 1 from forgotten_shadow
+    where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and (cleared_at is null
+      or forgotten_at > clock_timestamp() - ${ageMs()}::float8 * interval '1 millisecond')
+  )`;
 }
 
 async function readProgress(
   db: Kysely<Database>,
-  { tenantId, upstreamId }: ShadowId,
-  ageMs: number,
+  id: ShadowId,
+  configs: KnownConfigs,
 ): Promise<{ isForgotten: boolean; isBegun: boolean; isListed: boolean; hasLanes: boolean }> {
+  const { tenantId, upstreamId } = id;
   const { rows } = await inTenant(db, tenantId, (trx) =>
     sql<{ is_forgotten: boolean; is_begun: boolean; is_listed: boolean; has_lanes: boolean }>`
-      select exists (
-        select 1 from forgotten_shadow
-        where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and (cleared_at is null
-          or forgotten_at > clock_timestamp() - ${ageMs}::float8 * interval '1 millisecond')
-      ) as is_forgotten, s.upstream_id is not null as is_begun, s.listed_at is not null as is_listed, exists (
+      select ${wasForgotten(id, configs)} as is_forgotten, s.upstream_id is not null as is_begun, s.listed_at is not null as is_listed, exists (
         select 1 from lane where tenant_id = ${tenantId} and lane_id = ${laneIdOf(tenantId, upstreamId, 0)}
       ) as has_lanes
       from (select) one
@@ -67,19 +80,28 @@ async function readProgress(
   };
 }
 
-/** Under the lock of the tenant's counter: every later commit logs what it writes, no earlier one is still open. */
-async function beginLog(db: Kysely<Database>, { tenantId, upstreamId }: ShadowId): Promise<void> {
-  await inTenant(db, tenantId, (trx) =>
-    sql`
-      with head as (
-        insert into feed_head (tenant_id, position, is_followed) values (${tenantId}, 0, true)
-        on conflict (tenant_id) do update set is_followed = true
-        returning position
+/**
+ * Under the lock of the tenant's counter: every later commit logs what it writes, no earlier one is still open. Shadows are
+ * forgotten under it as well, so one that has been by then is seen.
+ */
+async function beginLog(db: Kysely<Database>, id: ShadowId, configs: KnownConfigs): Promise<void> {
+  const { tenantId, upstreamId } = id;
+  await inTenant(db, tenantId, async (trx) => {
+    await sql`
+      insert into feed_head (tenant_id, position) values (${tenantId}, 0)
+      on conflict (tenant_id) do nothing`.execute(trx);
+    await sql`select 1 from feed_head where tenant_id = ${tenantId} for update`.execute(trx);
+    await sql`
+      with begun as (
+        insert into shadow (tenant_id, upstream_id, follows_from)
+        select ${tenantId}, ${upstreamId}, position from feed_head
+        where tenant_id = ${tenantId} and not ${wasForgotten(id, configs)}
+        on conflict (tenant_id, upstream_id) do nothing
+        returning 1
       )
-      insert into shadow (tenant_id, upstream_id, follows_from)
-      select ${tenantId}, ${upstreamId}, position from head
-      on conflict (tenant_id, upstream_id) do nothing`.execute(trx),
-  );
+      update feed_head set is_followed = true
+      where tenant_id = ${tenantId} and exists (select 1 from begun)`.execute(trx);
+  });
 }
 
 /**
@@ -87,17 +109,15 @@ async function beginLog(db: Kysely<Database>, { tenantId, upstreamId }: ShadowId
  * position. Those of an entity stand behind those that it refers to; where that goes in a circle, a second entry behind
  * all sets what the first had to leave out.
  */
-async function listSeeds(
-  db: Kysely<Database>,
-  { tenantId, upstreamId }: ShadowId,
-  order: ReturnType<typeof seedOrder>,
-): Promise<void> {
+async function listSeeds(db: Kysely<Database>, id: ShadowId, configs: KnownConfigs): Promise<void> {
+  const { tenantId, upstreamId } = id;
+  const order = seedOrder(configs.shadow, configs.primary);
   await inTenant(db, tenantId, async (trx) => {
     const { rows } = await sql`
       select 1 from shadow
-      where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and listed_at is null for update`.execute(
-      trx,
-    );
+      where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and listed_at is null
+        and not ${wasForgotten(id, configs)}
+      for update`.execute(trx);
     if (rows.length === 0) return;
     await sql`
       insert into shadow_seed (tenant_id, upstream_id, partition, position, entity, server_id, is_completion)
@@ -117,22 +137,24 @@ async function listSeeds(
   });
 }
 
-/** From here on what is listed and logged is carried to the shadow; unless it is being forgotten. */
-async function makeLanes(db: Kysely<Database>, { tenantId, upstreamId }: ShadowId): Promise<void> {
+/** From here on what is listed and logged is carried to the shadow. False when others made the lanes, or it was forgotten. */
+async function makeLanes(db: Kysely<Database>, id: ShadowId, configs: KnownConfigs): Promise<boolean> {
+  const { tenantId, upstreamId } = id;
   const lanes = Array.from({ length: partitions }, (_, partition) =>
     laneIdOf(tenantId, upstreamId, partition),
   );
-  await inTenant(db, tenantId, (trx) =>
+  const { numAffectedRows = 0n } = await inTenant(db, tenantId, (trx) =>
     sql`
       insert into lane (tenant_id, lane_id, upstream_id, partition, epoch, position, follows_from)
       select ${tenantId}, l.lane_id, ${upstreamId}, l.place - 1, ${firstEpoch(tenantId, upstreamId)},
         coalesce((select min(position) - 1 from shadow_seed
           where tenant_id = ${tenantId} and upstream_id = ${upstreamId}), 0), s.follows_from
       from shadow s cross join unnest(${lanes}::text[]) with ordinality as l (lane_id, place)
-      where s.tenant_id = ${tenantId} and s.upstream_id = ${upstreamId}
+      where s.tenant_id = ${tenantId} and s.upstream_id = ${upstreamId} and not ${wasForgotten(id, configs)}
       for share of s
       on conflict (tenant_id, lane_id) do nothing`.execute(trx),
   );
+  return numAffectedRows > 0n;
 }
 
 /** Whoever had a lane in hand when the shadow was forgotten has none of the epochs that are given out after it has come back. */
