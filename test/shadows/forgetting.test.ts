@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
 
+import { forgetShadowOf } from "../../src/cli/forget-shadow.ts";
 import { openDatabase } from "../../src/platform/db.ts";
+import { laneIdOf } from "../../src/replay/shadows/log.ts";
 import { addShadow } from "../../src/replay/shadows/register.ts";
 import { aRestUpstream } from "../fixtures/upstream-config.ts";
 import { runCli, type Ran } from "../cli/run-cli.ts";
@@ -12,17 +14,23 @@ import { startLater } from "./later.ts";
 import { bothHold, caughtUp } from "./pair.ts";
 import { leftOf, pruneShadows } from "./pruned.ts";
 
-async function forget(gateway: TestGateway, ...options: string[]): Promise<Ran> {
-  return await forgetNamed(gateway, "next", ...options);
+/** What `npm run forget-shadow` does, by a process of its own. */
+async function forgetByCommand({ environment }: TestGateway, ...options: string[]): Promise<Ran> {
+  const env = { DATABASE_URL: environment.databaseUrl, TIDEGATE_CONFIG: environment.configPath };
+  return await runCli(["forget-shadow", "ours", "next", ...options], { env });
 }
 
-async function forgetNamed(
+/** The same in this process; resolves with what it says. */
+async function forget(
   { environment }: TestGateway,
-  upstreamId: string,
-  ...options: string[]
-): Promise<Ran> {
-  const env = { DATABASE_URL: environment.databaseUrl, TIDEGATE_CONFIG: environment.configPath };
-  return await runCli(["forget-shadow", "ours", upstreamId, ...options], { env });
+  { upstreamId = "next", givesUp = false } = {},
+): Promise<string> {
+  let said = "";
+  const options = { isMeant: true, givesUp, by: "siri", write: (text: string) => void (said += text) };
+  const id = { tenantId: "ours", upstreamId };
+  const env = { DATABASE_URL: environment.databaseUrl };
+  expect(await forgetShadowOf(environment.configPath, id, { env, ...options })).toBe(0);
+  return said;
 }
 
 function create(phone: Phone, count: number): string[] {
@@ -38,7 +46,10 @@ const classes = {
   lookup: { create: { class: "lookup" }, reference: "/externalRef", lookup: "{path}?externalRef={tempId}" },
 };
 
-const failed = (word: string) => ({ code: 1, err: expect.stringContaining(word) });
+async function addRows({ database }: TestGateway, ...upstreamIds: string[]): Promise<void> {
+  const insert = "insert into shadow (tenant_id, upstream_id, follows_from) values ('ours', $1, 0)";
+  for (const upstreamId of upstreamIds) await rowsOf(database, insert, [upstreamId]);
+}
 
 /** What a process does whose configuration, of that age, names the shadow. */
 async function lookFor({ database }: TestGateway, ageMs: number): Promise<unknown> {
@@ -46,7 +57,7 @@ async function lookFor({ database }: TestGateway, ageMs: number): Promise<unknow
   const upstream = aRestUpstream("http://127.0.0.1:1", {});
   const id = { tenantId: "ours", upstreamId: "next" };
   try {
-    return await addShadow(db, id, { shadow: upstream, primary: upstream, ageMs }, () =>
+    return await addShadow(db, id, { shadow: upstream, primary: upstream, ageMs: () => ageMs }, () =>
       Promise.resolve(false),
     );
   } finally {
@@ -75,8 +86,7 @@ describe("whatever the queues are on", { timeout: 120_000 }, () => {
       await phone.replay();
       await shadow.received({ method: "POST" }, 6);
 
-      const { code, err } = await forget(gateway, "--yes", "--give-up", "--by", "siri");
-      expect({ code, err }).toEqual({ code: 0, err: "" });
+      await forget(gateway, { givesUp: true });
       gate.resolve();
       phone.add({ op: "update", entity: "mentor", recordId: held, data: { later: true } });
       await phone.replay();
@@ -115,7 +125,7 @@ describe("whatever the queues are on", { timeout: 120_000 }, () => {
     shadow.script({ method: "GET" }, faults.hold(gate.promise));
     const later = await pair.addShadow();
     await shadow.received({ method: "GET" });
-    expect((await forget(gateway, "--yes")).code).toBe(0);
+    await forget(gateway);
     gate.resolve();
     await expect
       .poll(() => later.log.join(""), { timeout: 30_000 })
@@ -124,20 +134,40 @@ describe("whatever the queues are on", { timeout: 120_000 }, () => {
     expect(shadow.effects).toEqual([]);
   });
 
-  test("nothing is forgotten that the configuration names, without --yes, or that is not there", async () => {
+  test("nothing is forgotten that the configuration names, or that is not there", async () => {
     await using pair = await startLater(queues, {});
     const { gateway } = pair;
-    expect(await forget(gateway, "--yes")).toMatchObject(failed("not-found"));
-    const insert = "insert into shadow (tenant_id, upstream_id, follows_from) values ('ours', $1, 0)";
-    for (const upstreamId of ["next", "crm"]) await rowsOf(gateway.database, insert, [upstreamId]);
-    expect(await forget(gateway, "--yes", "--config", "nowhere.yaml")).toMatchObject(
-      failed("config-invalid"),
-    );
-    expect(await forgetNamed(gateway, "crm", "--yes")).toMatchObject(failed("command-refused"));
-    const looked = { code: 0, out: expect.stringContaining("Nothing was changed") };
-    expect(await forget(gateway)).toMatchObject(looked);
+    await expect(forget(gateway)).rejects.toMatchObject({ code: "not-found" });
+    await addRows(gateway, "next", "crm");
+    await expect(forget(gateway, { upstreamId: "crm" })).rejects.toMatchObject({ code: "command-refused" });
     expect(await leftOf(gateway)).toEqual({ shadow: 2 });
-    for (let n = 0; n < 2; n++) expect(await forget(gateway, "--yes")).toMatchObject({ code: 0, err: "" });
+    for (let n = 0; n < 2; n++) expect(await forget(gateway)).toContain("The shadow is forgotten");
     expect(await leftOf(gateway)).toEqual({ shadow: 1 });
+  });
+
+  test("the command changes nothing without --yes, gives nothing up unasked, and says who it was", async () => {
+    await using pair = await startLater(queues, {});
+    const { gateway } = pair;
+    await addRows(gateway, "next");
+    await rowsOf(
+      gateway.database,
+      `insert into delivery (tenant_id, upstream_id, mutation_id, client_id, seq, state, record_key)
+       values ('ours', 'next', gen_random_uuid(), $1, 1, 'parked', '')`,
+      [laneIdOf("ours", "next", 3)],
+    );
+    const by = ["--yes", "--by", "ola"];
+    const [looked, refused, misled] = await Promise.all([
+      forgetByCommand(gateway, "--give-up"),
+      forgetByCommand(gateway, ...by),
+      forgetByCommand(gateway, ...by, "--give-up", "--config", "nowhere.yaml"),
+    ]);
+    expect(looked).toMatchObject({ code: 0, out: expect.stringContaining("Nothing was changed") });
+    expect(refused).toMatchObject({ code: 1, err: expect.stringContaining("command-refused") });
+    expect(misled).toMatchObject({ code: 1, err: expect.stringContaining("config-invalid") });
+    expect(await leftOf(gateway)).toEqual({ shadow: 1, delivery: 1 });
+    expect(await forgetByCommand(gateway, ...by, "--give-up")).toMatchObject({ code: 0, err: "" });
+    expect(await leftOf(gateway)).toEqual({});
+    const told = "select forgotten_by, open_changes from forgotten_shadow";
+    expect(await rowsOf(gateway.database, told)).toEqual([{ forgotten_by: "ola", open_changes: "1" }]);
   });
 });
