@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 
 import { inTenant, openDatabase } from "../../src/platform/db.ts";
 import type { Database } from "../../src/platform/schema.ts";
-import { clearForgotten, forgetShadow, readStanding } from "../../src/replay/shadows/forget.ts";
+import { clearForgotten, deletionsOf, forgetShadow, readStanding } from "../../src/replay/shadows/forget.ts";
 import { laneIdOf } from "../../src/replay/shadows/log.ts";
 import { deletePassed, deleteSeeds } from "../../src/replay/shadows/prune.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
@@ -205,6 +205,7 @@ async function planOf(query: RawBuilder<unknown>): Promise<string> {
 test("what may go is found by keys alone, whatever there is", async () => {
   const passed = deletePassed("ours", { partition: 3, position: 0 }, 500);
   const seeds = deleteSeeds("ours", 500);
+  const forgotten = deletionsOf(id, 500);
   for (const isFull of [false, true]) {
     if (isFull) {
       await log(5_000);
@@ -238,6 +239,12 @@ test("what may go is found by keys alone, whatever there is", async () => {
     for (const plan of [ofLog, ofSeeds]) {
       expect(plan).toContain("lane_of_shadow");
       expect(plan).not.toContain("Seq Scan");
+    }
+    for (const statement of forgotten) {
+      const plan = await planOf(statement);
+      // Each row that goes, by all of its key; nothing is looked for among others.
+      expect(plan).toMatch(/^Delete on (\w+) (?:.*\n)+.*\1_pkey on \1 .*\n.*Index Cond:.*= ANY \(\(InitPlan/);
+      expect(plan).not.toMatch(/Seq Scan|^ *Filter: |Nested Loop/m);
     }
   }
 });

@@ -1,4 +1,4 @@
-import { sql, type Kysely, type Transaction } from "kysely";
+import { sql, type Kysely, type RawBuilder, type Transaction } from "kysely";
 
 import { partitions } from "../../change-feed/applied-log.ts";
 import { inTenant } from "../../platform/db.ts";
@@ -110,7 +110,7 @@ async function endLog(trx: Transaction<Database>, { tenantId, upstreamId }: Shad
 }
 
 /**
- * Deletes up to `limit` rows of shadows that were forgotten. 0: nothing is left of any, and each may be added again. May
+ * Deletes about `limit` rows of shadows that were forgotten. 0: nothing is left of any, and each may be added again. May
  * be stopped after any call, and called by several at once.
  */
 export async function clearForgotten(
@@ -133,6 +133,16 @@ export async function clearForgotten(
   return await clearForgotten(trx, tenantId, limit);
 }
 
+async function deleteRowsOf(trx: Transaction<Database>, id: ShadowId, limit: number): Promise<number> {
+  let deleted = 0;
+  for (const statement of deletionsOf(id, limit)) {
+    if (deleted >= limit) break;
+    const { numAffectedRows = 0n } = await statement.execute(trx);
+    deleted += Number(numAffectedRows);
+  }
+  return deleted;
+}
+
 /** By the columns of each table's own key. */
 const tables = {
   shadow_seed: ["partition", "position"],
@@ -141,36 +151,40 @@ const tables = {
   shadow_record: ["entity", "server_id"],
 };
 
-async function deleteRowsOf(trx: Transaction<Database>, id: ShadowId, limit: number): Promise<number> {
+/**
+ * Of each table `limit` rows, or some more: all that the parts of these keys can make up. By arrays: a planner that believes
+ * the tables to be small would join, and look for every row of the shadow among those.
+ */
+export function deletionsOf(id: ShadowId, limit: number): RawBuilder<unknown>[] {
   const { tenantId, upstreamId } = id;
-  let deleted = await deleteDeliveries(trx, id, limit);
-  for (const [name, columns] of Object.entries(tables)) {
-    if (deleted >= limit) break;
+  const ofTables = Object.entries(tables).map(([name, columns]) => {
     const table = sql.table(name);
     const key = sql.join(columns.map((column) => sql.ref(column)));
-    const { numAffectedRows = 0n } = await sql`
-      delete from ${table} where tenant_id = ${tenantId} and upstream_id = ${upstreamId} and (${key}) in (
+    const isAmong = columns.map(
+      (column) => sql`${sql.ref(column)} = any(array(select ${sql.ref(column)} from batch))`,
+    );
+    return sql`
+      with batch as materialized (
         select ${key} from ${table} where tenant_id = ${tenantId} and upstream_id = ${upstreamId}
-        order by ${key} limit ${limit - deleted}
-      )`.execute(trx);
-    deleted += Number(numAffectedRows);
-  }
-  return deleted;
+        order by ${key} limit ${limit}
+      )
+      delete from ${table} where tenant_id = ${tenantId} and upstream_id = ${upstreamId}
+        and ${sql.join(isAmong, sql` and `)}`;
+  });
+  return [deleteDeliveries(id, limit), ...ofTables];
 }
 
 /** By the lanes: a primary that has got the name since has deliveries of its own. */
-async function deleteDeliveries(trx: Transaction<Database>, id: ShadowId, limit: number): Promise<number> {
+function deleteDeliveries(id: ShadowId, limit: number): RawBuilder<unknown> {
   const { tenantId, upstreamId } = id;
-  const { numAffectedRows = 0n } = await sql`
-    delete from delivery d using (
+  return sql`
+    with batch as materialized (
       select mutation_id from delivery
       where tenant_id = ${tenantId} and client_id = any(${lanesOf(id)}::uuid[])
       limit ${limit}
-    ) open
-    where d.tenant_id = ${tenantId} and d.upstream_id = ${upstreamId} and d.mutation_id = open.mutation_id`.execute(
-    trx,
-  );
-  return Number(numAffectedRows);
+    )
+    delete from delivery where tenant_id = ${tenantId} and upstream_id = ${upstreamId}
+      and mutation_id = any(array(select mutation_id from batch))`;
 }
 
 function lanesOf({ tenantId, upstreamId }: ShadowId): string[] {
