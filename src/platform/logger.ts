@@ -74,19 +74,32 @@ export function loggerOptions(level: string): LoggerOptions {
   };
 }
 
-/** A log line on its way waits for others at most so long, or until there are so many characters of them. */
-const gather = { periodicFlush: 100, minLength: 4_096 };
+/**
+ * A log line on its way waits for others at most so long, or until there are so many characters of them. What a reader
+ * leaves lying takes at most so many bytes of memory.
+ */
+const gather = { periodicFlush: 100, minLength: 4_096, maxLength: 16 * 1024 * 1024 };
 
 /**
  * Makes the process's logger. Without `destination` lines go to stdout, several in one write. Warnings and errors take
- * what waits with them at once, an exit flushes the rest, and only a kill can lose the last tenth of a second.
+ * what waits with them at once, an exit flushes the rest, and only a kill can lose the last tenth of a second. When nobody
+ * reads them lines are dropped, and a warning says how many as soon as somebody does.
  */
-export function createLogger(level: string, destination: DestinationStream = openStdout()): Logger {
-  return pino(loggerOptions(level), destination);
+export function createLogger(level: string, destination?: DestinationStream): Logger {
+  if (destination) return pino(loggerOptions(level), destination);
+  const stdout = pino.destination({ dest: 1, sync: false, ...gather });
+  const logger = pino(loggerOptions(level), urgently(stdout));
+  let dropped = 0;
+  stdout.on("drop", () => dropped++);
+  stdout.on("drain", () => {
+    if (dropped === 0) return;
+    logger.warn({ dropped }, "log lines were dropped: nobody has read them in time");
+    dropped = 0;
+  });
+  return logger;
 }
 
-function openStdout(): DestinationStream {
-  const stdout = pino.destination({ dest: 1, sync: false, ...gather });
+function urgently(stdout: ReturnType<typeof pino.destination>): DestinationStream {
   return {
     // Has the logger say of each line which level it is of.
     [pino.symbols.needsMetadataGsym]: true,

@@ -33,3 +33,16 @@ test.each([
   }
   expect(messagesIn(lines)).toEqual(["first", "second"]);
 });
+
+test("a reader who stalls costs so much memory and no more, and is told how many lines he lacks", async () => {
+  const child = startLogging("floods");
+  let lines = "";
+  for await (const chunk of child.stdout as AsyncIterable<Buffer>) {
+    lines += chunk.toString();
+    if (/"dropped":\d+.*\n/.test(lines.slice(-1_000))) child.kill("SIGKILL");
+  }
+  const dropped = Number(/"dropped":(\d+)/.exec(lines)?.[1]);
+  expect(dropped).toBeGreaterThan(0);
+  // What was logged, but for the notice.
+  expect(messagesIn(lines).length - 1 + dropped).toBe(200_002);
+});
