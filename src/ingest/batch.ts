@@ -70,7 +70,7 @@ function assertInOrder({ mutations, lostThrough }: BatchEnvelope): void {
     last = seq;
   }
   const [first] = mutations;
-  if (first && lostThrough !== undefined && lostThrough >= first.seq) {
+  if (first && typeof lostThrough === "number" && lostThrough >= first.seq) {
     throw new TidegateError("invalid-request", "lostThrough must be below the first seq.");
   }
 }

@@ -47,13 +47,16 @@ export const BatchEnvelope = Type.Object(
       description: "the highest seq that was acknowledged to this client, 0 at first",
     }),
     lostThrough: Type.Optional(
-      Type.Integer({
-        minimum: 0,
-        maximum: Number.MAX_SAFE_INTEGER,
-        description: "after `sequence-gap`: everything up to this seq that is missing is lost for ever",
-      }),
+      Type.Union([
+        Type.Integer({
+          minimum: 0,
+          maximum: Number.MAX_SAFE_INTEGER,
+          description: "after `sequence-gap`: everything up to this seq that is missing is lost for ever",
+        }),
+        Type.Null(),
+      ]),
     ),
-    sentAt: Type.Optional(Type.String({ maxLength: 64 })),
+    sentAt: Type.Optional(Type.Union([Type.String({ maxLength: 64 }), Type.Null()])),
     cursor: Type.Optional(
       Type.Unknown({
         description: "also return the changes after it; one that can't be honoured never fails the upload",

@@ -57,7 +57,9 @@ export async function takeUpload(
 ): Promise<Receipt> {
   const { tenantId, userId, scopes, roles } = identity;
   const clientId = envelope.clientId.toLowerCase();
-  const { previousSeq, lostThrough } = envelope;
+  const { previousSeq } = envelope;
+  // Members that a serializer wrote as null count as absent.
+  const lostThrough = envelope.lostThrough ?? undefined;
   const author = { tenantId, clientId, userId, scopes, roles, requestId };
   const appended = await deps.inbox.append({
     ...author,

@@ -48,12 +48,15 @@ export function createReplayMetrics(
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
     registers,
   });
+  const opened: { tenant: string; upstream: Upstream }[] = [];
+  registerBreakerGauge(registry, opened);
   registerLaneGauges(registry, db, [...upstreamIds.keys()]);
   registerUpstreamGauges(registry, db, upstreamIds);
   return {
     settled: (tenant, upstream, status) => settled.inc({ tenant, upstream, status }),
     failed: (tenant, upstream, disposition) => failed.inc({ tenant, upstream, disposition }),
     observed(tenant, upstream) {
+      opened.push({ tenant, upstream });
       const observe = <C extends Call, T>(operation: string, work: (call: C) => Promise<T>) =>
         timed(work, (result, seconds) =>
           duration.observe({ tenant, upstream: upstream.id, operation, result }, seconds),
@@ -72,6 +75,23 @@ export function createReplayMetrics(
       };
     },
   };
+}
+
+function registerBreakerGauge(
+  registry: Registry,
+  opened: readonly { tenant: string; upstream: Upstream }[],
+): void {
+  const gauge = new Gauge({
+    name: "tidegate_upstream_breaker_open",
+    help: "1 while this process calls the upstream only to find out whether it is back, else 0.",
+    labelNames: ["tenant", "upstream"],
+    registers: [],
+    collect() {
+      for (const { tenant, upstream } of opened)
+        this.set({ tenant, upstream: upstream.id }, upstream.circuitState() === "closed" ? 0 : 1);
+    },
+  });
+  registry.registerMetric(gauge);
 }
 
 /** Times what was sent; the wait for a place, and calls that never start, do not count. */

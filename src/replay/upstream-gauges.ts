@@ -8,8 +8,17 @@ interface UpstreamFigures {
   tenant: string;
   upstream: string;
   parked: number;
+  retrying: number;
   /** Only of a shadow. */
   lag: { positions: number; seconds: number } | undefined;
+}
+
+interface UpstreamRow {
+  upstream: string;
+  parked: number;
+  retrying: number;
+  positions: string | null;
+  seconds: number | null;
 }
 
 /** Several scrapers, and the gauges of one scrape, share a look. */
@@ -47,6 +56,11 @@ export function registerUpstreamGauges(
   };
   gauge("tidegate_mutations_parked", "Mutations that a person has to decide about.", ({ parked }) => parked);
   gauge(
+    "tidegate_mutations_retrying",
+    "Mutations that were tried in vain, by themselves or because a person wanted it, and are tried again.",
+    ({ retrying }) => retrying,
+  );
+  gauge(
     "tidegate_shadow_lag_positions",
     "How many positions of the log, seeds included, the shadow's lane that is furthest behind has before it.",
     ({ lag }) => lag?.positions,
@@ -65,17 +79,19 @@ async function readFigures(
   const figures: UpstreamFigures[] = [];
   for (const [tenant, ids] of upstreamIds) {
     const { rows } = await inTenant(db, tenant, (trx) =>
-      sql<{ upstream: string; parked: number; positions: string | null; seconds: number | null }>`
+      sql<UpstreamRow>`
         select u.id as upstream,
           (select count(*) from delivery
             where tenant_id = ${tenant} and upstream_id = u.id and state = 'parked')::integer as parked,
+          (select count(*) from delivery
+            where tenant_id = ${tenant} and upstream_id = u.id and state in ('retrying', 'sending'))::integer as retrying,
           lag.positions, lag.seconds
         from unnest(${ids}::text[]) as u (id)
         left join lateral (${lagOf(tenant)}) lag on true`.execute(trx),
     );
-    for (const { upstream, parked, positions, seconds } of rows) {
+    for (const { upstream, parked, retrying, positions, seconds } of rows) {
       const lag = positions === null ? undefined : { positions: Number(positions), seconds: seconds ?? 0 };
-      figures.push({ tenant, upstream, parked, lag });
+      figures.push({ tenant, upstream, parked, retrying, lag });
     }
   }
   return figures;

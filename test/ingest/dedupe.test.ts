@@ -46,6 +46,13 @@ const anApplied = async (): Promise<{ batch: Batch; answer: Answer; outbox: Outb
   return { outbox, batch, answer: await kari.upload(batch) };
 };
 
+test("members of the envelope that a serializer wrote as null count as absent", async () => {
+  const outbox = newOutbox();
+  create(outbox);
+  const answer = await kari.upload({ ...outbox.batch(), lostThrough: null, sentAt: null, cursor: null });
+  expect([answer.status, statuses(answer)]).toEqual([200, ["applied"]]);
+});
+
 test("a batch that comes again gets its recorded outcomes and has no second effect", async () => {
   const outbox = newOutbox();
   const record = create(outbox);

@@ -59,6 +59,9 @@ describe.each(Object.entries(ways))("%s that takes nobody's data", { timeout: 60
     const broken = await start(way.broken);
     const phones = await keptBack(broken);
     const parked = await parkedOf(phones);
+    const metrics = await (await fetch(`${broken.url}/metrics`)).text();
+    expect(metrics).toContain('tidegate_upstream_breaker_open{tenant="ours",upstream="crm"} 1');
+    expect(metrics).toMatch(/tidegate_mutations_retrying\{tenant="ours",upstream="crm"\} [1-4]\n/);
     expect(parked).toHaveLength(2);
     expect(system.requests).toEqual([]);
     await broken.close();

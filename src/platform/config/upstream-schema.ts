@@ -254,7 +254,7 @@ const upstreamConfig = Type.Object(
       Type.Number({
         exclusiveMinimum: 0,
         maximum: 1_000_000,
-        description: "At most this many calls a second.",
+        description: "At most this many calls a second, of each worker.",
       }),
     ),
     retry: Type.Object(
