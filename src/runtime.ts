@@ -86,6 +86,7 @@ async function open(
   { environment, env, log }: RuntimeOptions,
   onClose: (closer: () => Promise<unknown>) => void,
 ): Promise<Omit<Runtime, "close">> {
+  const configReadAt = performance.now();
   const { config, warnings } = loadConfig(environment.configPath, env);
   for (const warning of warnings) log.warn(warning);
   const onError = (error: Error): void => log.warn({ err: error }, "a connection was lost");
@@ -131,6 +132,7 @@ async function open(
         ...shared,
         wake: wakeShadow,
         shadows: openShadows(opening),
+        configReadAt,
         secrets: environment.fingerprintSecrets,
       });
       onClose(() => worker.close());

@@ -1,6 +1,5 @@
 import type { Kysely } from "kysely";
-import { Client } from "pg";
-import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 
 import { inTenant, openDatabase } from "../../src/platform/db.ts";
 import type { Database } from "../../src/platform/schema.ts";
@@ -9,6 +8,7 @@ import { addShadow, type Added } from "../../src/replay/shadows/register.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/postgres.ts";
 import { asSuperuser } from "../fixtures/postgres-server.ts";
 import { aRestUpstream } from "../fixtures/upstream-config.ts";
+import { holding } from "../replay/locked.ts";
 import { rowsOf } from "../replay/rows.ts";
 import { leftOf } from "./pruned.ts";
 
@@ -57,23 +57,8 @@ async function clearAll(): Promise<void> {
 
 const isFollowed = "select is_followed from feed_head";
 
-/** A transaction of somebody else's that holds a row; `queued` waits until so many stand in line for a lock. */
-async function holding(row: string): Promise<{ holder: Client; queued: (count: number) => Promise<void> }> {
-  const holder = new Client({ connectionString: database.superuserUrl });
-  await holder.connect();
-  onTestFinished(async () => await holder.end());
-  await holder.query("set search_path to tidegate");
-  await holder.query("begin");
-  await holder.query(`select 1 from ${row} for update`);
-  const waiting =
-    "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-  const queued = async (count: number): Promise<void> =>
-    await expect.poll(async () => await rowsOf(database, waiting), { interval: 10 }).toHaveLength(count);
-  return { holder, queued };
-}
-
 test("who looked before a shadow was added and forgotten does not bring it back", async () => {
-  const { holder, queued } = await holding("feed_head");
+  const { holder, queued } = await holding(database, "select 1 from feed_head for update");
   const added = add(hourMs);
   await queued(1);
   await holder.query(
@@ -87,7 +72,7 @@ test("who looked before a shadow was added and forgotten does not bring it back"
 });
 
 test("who adds a shadow and who forgets it never wait for each other", async () => {
-  const { holder, queued } = await holding("feed_head");
+  const { holder, queued } = await holding(database, "select 1 from feed_head for update");
   const added = add(hourMs);
   await queued(1);
   // Another was faster, and an operator as well.
@@ -139,7 +124,10 @@ test("who waits for another to remove what is left of one shadow goes on with th
     );
     await forget(upstreamId);
   }
-  const { holder, queued } = await holding("forgotten_shadow where upstream_id = 'next'");
+  const { holder, queued } = await holding(
+    database,
+    "select 1 from forgotten_shadow where upstream_id = 'next' for update",
+  );
   const cleared = clear();
   await queued(1);
   await holder.query("delete from shadow_record where upstream_id = 'next'");

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 
 import { forgetShadowOf } from "../../src/cli/forget-shadow.ts";
 import { openDatabase } from "../../src/platform/db.ts";
@@ -6,12 +6,14 @@ import { laneIdOf } from "../../src/replay/shadows/log.ts";
 import { addShadow } from "../../src/replay/shadows/register.ts";
 import { aRestUpstream } from "../fixtures/upstream-config.ts";
 import { runCli, type Ran } from "../cli/run-cli.ts";
-import { tempId, type TestGateway } from "../fixtures/gateway.ts";
+import { startGateway, tempId, type TestGateway } from "../fixtures/gateway.ts";
+import { createTestDatabase } from "../fixtures/postgres.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
+import { holding } from "../replay/locked.ts";
 import { newPhone, type Phone } from "../replay/phone.ts";
 import { rowsOf } from "../replay/rows.ts";
 import { startLater } from "./later.ts";
-import { bothHold, caughtUp } from "./pair.ts";
+import { added, bothHold, caughtUp, startSystems, withShadow } from "./pair.ts";
 import { leftOf, pruneShadows } from "./pruned.ts";
 
 /** What `npm run forget-shadow` does, by a process of its own. */
@@ -20,15 +22,15 @@ async function forgetByCommand({ environment }: TestGateway, ...options: string[
   return await runCli(["forget-shadow", "ours", "next", ...options], { env });
 }
 
-/** The same in this process; resolves with what it says. */
+/** The same in this process, as the database's owner; resolves with what it says. */
 async function forget(
-  { environment }: TestGateway,
+  { environment, database }: TestGateway,
   { upstreamId = "next", givesUp = false } = {},
 ): Promise<string> {
   let said = "";
   const options = { isMeant: true, givesUp, by: "siri", write: (text: string) => void (said += text) };
   const id = { tenantId: "ours", upstreamId };
-  const env = { DATABASE_URL: environment.databaseUrl };
+  const env = { MIGRATION_DATABASE_URL: database.ownerUrl, DATABASE_URL: "not this one" };
   expect(await forgetShadowOf(environment.configPath, id, { env, ...options })).toBe(0);
   return said;
 }
@@ -132,6 +134,26 @@ describe("whatever the queues are on", { timeout: 120_000 }, () => {
       .toContain("a shadow could not be looked at");
     expect(await leftOf(gateway)).toEqual({});
     expect(shadow.effects).toEqual([]);
+  });
+
+  test("a process that had read its configuration when a shadow was forgotten does not bring it back", async () => {
+    const [primary, shadow] = await startSystems();
+    onTestFinished(async () => void (await Promise.all([primary.stop(), shadow.stop()])));
+    const both = withShadow(primary.url, shadow.url) as { next: object };
+    const database = await createTestDatabase();
+    const upstreams = { ...both, third: both.next };
+    const { holder, queued } = await holding(database, "lock table installation in access exclusive mode");
+    const starting = startGateway({ queues, database, upstreams });
+    await queued(1);
+    await rowsOf(
+      database,
+      `insert into forgotten_shadow (tenant_id, upstream_id, forgotten_by, open_changes, cleared_at)
+       values ('ours', 'next', 'siri', 0, now())`,
+    );
+    await holder.query("commit");
+    await using gateway = await starting;
+    await added(gateway);
+    expect(await rowsOf(database, "select upstream_id from shadow")).toEqual([{ upstream_id: "third" }]);
   });
 
   test("nothing is forgotten that the configuration names, or that is not there", async () => {

@@ -9,6 +9,8 @@ import type { Shadow } from "./worker.ts";
 
 export interface AddingDeps extends Pick<ReplayDeps, "db" | "log"> {
   secrets: readonly string[];
+  /** When the configuration was read, on the monotonic clock, or somewhat earlier. */
+  configReadAt: number;
   /** Called when a shadow has got its lanes. */
   onAdded: (shadow: Shadow) => void;
 }
@@ -22,13 +24,12 @@ export interface Adding {
 
 export function startAdding(deps: AddingDeps): Adding {
   const stop = new AbortController();
-  const startedAt = performance.now();
   const underWay = new Map<Shadow, Promise<void>>();
   const checked = new Set<Shadow>();
 
   async function add(shadow: Shadow): Promise<void> {
     try {
-      const added = await addInTime({ ...deps, startedAt }, shadow, stop.signal);
+      const added = await addInTime(deps, shadow, stop.signal);
       if (added === "now") deps.onAdded(shadow);
       if (added === undefined || checked.has(shadow)) return;
       await warnOfUnlisted(deps, shadow);
@@ -57,13 +58,13 @@ const pauseMsMin = 100;
 
 /** Adds a shadow; one that does not answer is asked again. Undefined when that is left to others, or to later. */
 async function addInTime(
-  { db, secrets, log, startedAt }: AddingDeps & { startedAt: number },
+  { db, secrets, log, configReadAt }: AddingDeps,
   { tenantId, upstream, primary }: Shadow,
   signal: AbortSignal,
 ): Promise<Added | undefined> {
   const id = { tenantId, upstreamId: upstream.id };
   const held = { tenantId, upstream, secrets };
-  const configs = { shadow: upstream.config, primary, ageMs: () => performance.now() - startedAt };
+  const configs = { shadow: upstream.config, primary, ageMs: () => performance.now() - configReadAt };
   for (let failures = 1; ; failures++) {
     try {
       return await addShadow(db, id, configs, () => listHeld(db, held, signal));

@@ -22,10 +22,12 @@ export interface ShadowDeps extends Omit<ReplayDeps, "queue" | "served" | "readO
   shadows: readonly Shadow[];
   /** The secrets that values of what shadows held before are kept under, newest first. */
   secrets: readonly string[];
+  /** When the configuration was read, on the monotonic clock, or somewhat earlier. */
+  configReadAt: number;
 }
 
 /** Starts draining the shadows' lanes; those that are new are added beside it. */
-export function startShadowWorker({ shadows, secrets, ...deps }: ShadowDeps): ReplayWorker {
+export function startShadowWorker({ shadows, secrets, configReadAt, ...deps }: ShadowDeps): ReplayWorker {
   const served = shadows.map((shadow): Served => {
     const { tenantId, upstream, primary } = shadow;
     const partners = createPartners(deps.db, { tenantId, upstreamId: upstream.id }, secrets);
@@ -34,6 +36,7 @@ export function startShadowWorker({ shadows, secrets, ...deps }: ShadowDeps): Re
   const adding = startAdding({
     ...deps,
     secrets,
+    configReadAt,
     onAdded(shadow) {
       for (const laneId of lanesOf(shadow)) deps.wake(shadow.tenantId, laneId);
     },
