@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { copyFile, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -141,4 +141,29 @@ test("a phone that is new reads what there is, and makes nothing of what others 
   expect(changes.map(({ type }) => type)).toEqual(["upsert"]);
   expect(seen(ola)).toEqual({ Aud: ["1", undefined, false] });
   expect(ola.serverId(id)).toBe(id);
+});
+
+test("a phone restored from a backup learns what became of what its old client had under way", async () => {
+  await using gateway = await start();
+  const kari = phoneAt(gateway, "kari");
+  const stopFailing = upstream.always(bodyHas("Late"), faults.status(503));
+  upstream.script(bodyHas("Refused"), faults.status(422));
+  const late = kari.create("mentor", { name: "Late" });
+  kari.create("mentor", { name: "Refused" });
+  await copyFile(join(dir, "kari.sqlite"), join(dir, "backup.sqlite"));
+  kari.create("mentor", { name: "Bodil" });
+  await kari.upload({ waitSeconds: 0 });
+
+  const backup = phoneAt(gateway, "backup", { sub: "kari" });
+  backup.create("mentor", { name: "Cecilie" });
+  await backup.upload({ waitSeconds: 0 });
+  await backup.pull();
+  expect(backup.unsettled().map(({ recordId }) => recordId)).toContain(late);
+
+  stopFailing();
+  await expect.poll(async () => (await backup.pull(), backup.unsettled()), { timeout: 20_000 }).toEqual([]);
+  expect(backup.outbox().map(({ result }) => result?.status)).toEqual(["applied", "rejected", "applied"]);
+  expect(backup.serverId(late)).not.toBe(late);
+  expect(Object.keys(seen(backup)).toSorted()).toEqual(["Bodil", "Cecilie", "Late"]);
+  expect(backup.view("mentor")).toHaveLength(3);
 });

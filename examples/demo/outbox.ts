@@ -86,6 +86,19 @@ export function takeReceipt(db: PhoneDb, receipt: Receipt): void {
   });
 }
 
+/** The ids of what was acknowledged and may belong to the client that this phone was before: it has to be asked for by id. */
+export function readAnothers(db: PhoneDb): string[] {
+  const sql = "select id from outbox where may_be_anothers = 1 and acked_at is not null and is_settled = 0";
+  return db.rows<{ id: string }>(sql).map(({ id }) => id);
+}
+
+/** Outcomes that were asked for; the changes to the records have to be there before. */
+export function takeResults(db: PhoneDb, results: readonly Result[]): void {
+  db.atomically(() => {
+    for (const result of results) settle(db, result);
+  });
+}
+
 /** A page of the feed: the cursor moves together with what came. */
 export function takePage(db: PhoneDb, page: Page): void {
   db.atomically(() => follow(db, page));
@@ -112,13 +125,17 @@ export function rewind(db: PhoneDb, { lastSeq = 0 }: Problem): void {
   });
 }
 
-/** `sequence-reused`: this database was copied or restored. A new client sends the same mutations, ids unchanged. */
+/**
+ * `sequence-reused`: this database was copied or restored. A new client sends the same mutations, ids unchanged. What the
+ * old one had sent already stays the old one's: its outcome does not come with the new one's changes.
+ */
 export function becomeNewClient(db: PhoneDb): void {
   db.atomically(() => {
     db.run("delete from outbox where is_settled = 1");
     const seqs = db.rows<{ seq: number }>("select seq from outbox order by seq");
     for (const [index, { seq }] of seqs.entries()) {
-      db.run("update outbox set seq = ?, acked_at = null where seq = ?", index + 1, seq);
+      const sql = "update outbox set seq = ?, acked_at = null, may_be_anothers = 1 where seq = ?";
+      db.run(sql, index + 1, seq);
     }
     db.run(
       "update client set client_id = ?, last_seq = ?, acked_seq = 0, pruned_seq = 0",

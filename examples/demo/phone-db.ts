@@ -27,7 +27,8 @@ const schema = `
     last_seq integer not null default 0, acked_seq integer not null default 0, pruned_seq integer not null default 0);
   create table if not exists outbox (
     seq integer primary key, id text not null unique, mutation text not null,
-    acked_at integer, result text, is_settled integer not null default 0);
+    acked_at integer, result text, is_settled integer not null default 0,
+    may_be_anothers integer not null default 0);
   create table if not exists id_map (temp_id text primary key, server_id text not null);
   create table if not exists record (
     entity text not null, id text not null, version text not null, data text not null, primary key (entity, id));

@@ -7,16 +7,18 @@ import {
   hasUnsent,
   nextBatch,
   prune,
+  readAnothers,
   readOutbox,
   readUnsettled,
   rewind,
   takeAnew,
   takePage,
   takeReceipt,
+  takeResults,
   type Queued,
 } from "./outbox.ts";
 import { openPhoneDb, readClient } from "./phone-db.ts";
-import type { Change, Page, Problem, Receipt } from "./protocol.ts";
+import type { Change, Page, Problem, Receipt, Result } from "./protocol.ts";
 import { readAnew, type Get } from "./resync.ts";
 
 export interface PhoneOptions {
@@ -115,7 +117,7 @@ export function openPhone({ url, token, path }: PhoneOptions): Phone {
 
   const get: Get = async <Answer>(target: string, query: Record<string, string>, waitSeconds = 0) => {
     const response = await call(`${target}?${new URLSearchParams(query).toString()}`, {}, waitSeconds);
-    if (response.status === 410) return undefined;
+    if (response.status === 410 || response.status === 404) return undefined;
     if (!response.ok) throw new Error(`${response.status} from ${target}`);
     return (await response.json()) as Answer;
   };
@@ -127,7 +129,24 @@ export function openPhone({ url, token, path }: PhoneOptions): Phone {
     return [...anew.records.map((record) => ({ type: "upsert" as const, ...record })), ...anew.changes];
   }
 
+  async function readResultsOfAnother(): Promise<Result[]> {
+    const results: Result[] = [];
+    for (const id of readAnothers(db)) {
+      const result = await get<Result>(`/v1/mutations/${id}`, {});
+      if (result) results.push(result);
+    }
+    return results;
+  }
+
+  /** What an outcome has changed is read after the outcome, and taken over before it: nothing is gone in between. */
   async function pull({ waitSeconds = 0 } = {}): Promise<Change[]> {
+    const results = await readResultsOfAnother();
+    const changes = await follow(waitSeconds);
+    takeResults(db, results);
+    return changes;
+  }
+
+  async function follow(waitSeconds: number): Promise<Change[]> {
     const changes: Change[] = [];
     for (let wait = waitSeconds; ; wait = 0) {
       const { client_id: clientId, cursor } = readClient(db);

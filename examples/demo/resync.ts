@@ -9,7 +9,7 @@ export interface Anew {
   cursor: string;
 }
 
-/** Asks the gateway; undefined after 410. */
+/** Asks the gateway; undefined after 410 and 404. */
 export type Get = <Answer>(
   path: string,
   query: Record<string, string>,

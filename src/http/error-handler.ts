@@ -67,7 +67,6 @@ function shown(fieldName: string): string {
 
 function clientProblem(statusCode: number, code: string | undefined): TidegateError {
   if (statusCode === 404) return new TidegateError("not-found", "There is no such thing here.");
-  if (statusCode === 429) return new TidegateError("too-many-requests", "Too many requests.");
   if (code === "FST_ERR_CTP_INVALID_CONTENT_LENGTH") {
     return new TidegateError(
       "invalid-request",

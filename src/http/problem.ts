@@ -81,7 +81,7 @@ export function sendProblem(
   const problem = toProblem(error, request.id);
   if (problem.status !== 401) reply.removeHeader("www-authenticate");
   else if (!reply.hasHeader("www-authenticate")) reply.header("www-authenticate", "Bearer");
-  if ((problem.status === 503 || problem.status === 429) && !reply.hasHeader("retry-after")) {
+  if (problem.status === 503 && !reply.hasHeader("retry-after")) {
     reply.header("retry-after", retryAfterSeconds);
   }
   return reply.code(problem.status).type(problemMediaType).send(JSON.stringify(problem));

@@ -51,7 +51,10 @@ const uploadSchema = {
   summary: "Hand over mutations from the outbox",
   description:
     "200: every mutation has its final outcome. 202: not yet. Both mean that all of it is durable. Any other answer " +
-    "means that nothing of it was taken. `Prefer: wait=N` (at most 25) waits N seconds for outcomes.",
+    "but 503 means that nothing of it was taken; after 503 or none it is not known, and the same is sent again. `Prefer: wait=N` (at most 25) waits N seconds for outcomes. A mutation that another " +
+    "client of the user has sent before is answered with what is recorded; it stays that client's, and only that client's " +
+    "changes tell its outcome. Who has become a new client after `sequence-reused` therefore asks `/v1/mutations/{id}` for " +
+    "what was `pending` or `parked`.",
   headers: Type.Object({ prefer: Type.Optional(Type.String({ description: "`wait=N`, RFC 7240" })) }),
   body: BatchEnvelope,
   response: {
@@ -65,7 +68,6 @@ const uploadSchema = {
       "sequence-reused",
       "request-too-large",
       "unsupported-media-type",
-      "too-many-requests",
       "internal",
       "unavailable",
     ),

@@ -54,7 +54,9 @@ export const errorCodes = {
     status: 409,
     title: "These positions were used for other mutations",
     cause: "An unknown mutation id at or below the last seq: a restored phone backup or a cloned device.",
-    action: "None: the client takes a new clientId, renumbers from 1 and sends again.",
+    action:
+      "None: the client takes a new clientId, renumbers from 1 and sends again. What the gateway had of it before stays the " +
+      "old client's; what is not final then, the client asks for at `/v1/mutations/{id}`.",
   },
   "cursor-expired": {
     status: 410,
@@ -75,12 +77,6 @@ export const errorCodes = {
     title: "The body's type or encoding is not supported",
     cause: "Another content type than JSON, or another encoding than gzip.",
     action: "None: the app has to be corrected.",
-  },
-  "too-many-requests": {
-    status: 429,
-    title: "Too many requests",
-    cause: "The client sends faster than it may.",
-    action: "None: clients honour `Retry-After`.",
   },
   internal: {
     status: 500,
