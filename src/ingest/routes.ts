@@ -1,5 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from "@fastify/type-provider-typebox";
 import type { onRequestAsyncHookHandler } from "fastify";
+import type { Registry } from "prom-client";
 import { Type } from "typebox";
 
 import { cursorExpired } from "../change-feed/cursor.ts";
@@ -17,12 +18,14 @@ import { TidegateError } from "../platform/errors.ts";
 import { primaryOf } from "../upstream/primary.ts";
 import { judgeBatch } from "./batch.ts";
 import { BatchEnvelope } from "./envelope.ts";
+import { createLossCounter } from "./metrics.ts";
 import { takeUpload, type Receipt, type UploadDeps } from "./upload.ts";
 
-export interface IngestDeps extends UploadDeps, FeedDeps {
+export interface IngestDeps extends Omit<UploadDeps, "onLoss">, FeedDeps {
   config: Pick<Config, "tenants" | "limits">;
   fingerprintSecrets: string[];
   requireClient: onRequestAsyncHookHandler;
+  metrics: Registry;
   /** Aborted when the process begins to stop. */
   stopping: AbortSignal;
 }
@@ -76,6 +79,8 @@ const uploadSchema = {
 
 /** `POST /v1/batches`: judge, make durable, wake, wait. */
 export const ingestRoutes: FastifyPluginAsyncTypebox<IngestDeps> = async (app, deps) => {
+  const onLoss = createLossCounter(deps.metrics, Object.keys(deps.config.tenants));
+  const uploading: UploadDeps = { ...deps, onLoss };
   app.post("/v1/batches", { schema: uploadSchema, onRequest: deps.requireClient }, async (request, reply) => {
     const { identity, body } = request;
     const { id: upstreamId, upstream } = primaryOf(tenantOf(deps, identity));
@@ -86,7 +91,7 @@ export const ingestRoutes: FastifyPluginAsyncTypebox<IngestDeps> = async (app, d
       request.bodyText,
     );
     const seconds = preferredWaitSeconds(request.headers.prefer, waitSecondsMax);
-    const receipt = await takeUpload(deps, identity, body, judged, {
+    const receipt = await takeUpload(uploading, identity, body, judged, {
       upstreamId,
       requestId: request.id,
       waitMs: (seconds ?? 0) * 1_000,

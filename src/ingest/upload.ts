@@ -24,6 +24,8 @@ export interface UploadDeps {
   wake: (tenantId: string, laneId: string) => void;
   log: Logger;
   onTold: OnTold;
+  /** Told when a client has reported that mutations of its are lost. */
+  onLoss: (tenantId: string) => void;
 }
 
 export interface Receipt {
@@ -70,7 +72,10 @@ export async function takeUpload(
   });
   const { wakes, lost } = appended;
   if (wakes) deps.wake(tenantId, clientId);
-  if (lost) deps.log.error({ tenantId, clientId, requestId, ...lost }, "a client has lost mutations");
+  if (lost) {
+    deps.onLoss(tenantId);
+    deps.log.error({ tenantId, clientId, requestId, ...lost }, "a client has lost mutations");
+  }
   const known = await awaitOutcomes(deps, { tenantId, clientId }, appended.known, { waitMs, giveUp });
   return await toReceipt(deps, identity, judged, { ...appended, known });
 }

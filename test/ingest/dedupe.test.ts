@@ -275,7 +275,13 @@ describe("a client's place in its outbox:", () => {
     expect(
       gateway.log.some((line) => line.includes(outbox.clientId) && line.includes('"throughSeq":2')),
     ).toBe(true);
+    const losses = async (): Promise<string | undefined> => {
+      const text = await (await fetch(new URL("/metrics", gateway.url))).text();
+      return text.split("\n").find((line) => line.startsWith("tidegate_client_losses_total{"));
+    };
+    expect(await losses()).toBe('tidegate_client_losses_total{tenant="ours"} 1');
     await kari.upload({ ...body, previousSeq: 3 });
+    expect(await losses()).toBe('tidegate_client_losses_total{tenant="ours"} 1');
     expect((await rows.count())["incident"]).toBe(before + 1);
     expect([effectsOf(lost), effectsOf({ ...lost, mutations: [kept] })]).toMatchObject([[], [{}]]);
   });
