@@ -7,11 +7,11 @@ import { changeJson, commentText, eventText } from "./event-text.ts";
 import { placeAfter, type Follower, type Place } from "./pull.ts";
 import type { ChangePage } from "./read.ts";
 
-/** Why a stream ended. All but the first three are told to the reader, in an `end` event. */
+/** Why a stream ended. All but the first two are told to the reader, in an `end` event. */
 export type StreamEnd =
   | "client"
-  | "slow-reader"
   | "failed"
+  | "slow-reader"
   | "token-expired"
   | "stopping"
   | "replaced"
@@ -55,6 +55,8 @@ export interface StreamOptions {
   onEnd: (reason: StreamEnd) => void;
 }
 
+/** A reader who takes nothing at the end has so long to come back and read why. */
+const lingerMs = 5_000;
 /** Of one write. */
 const textMax = 64 * 1024;
 const limitMax = 500;
@@ -145,14 +147,11 @@ export function createStream(options: StreamOptions): Stream {
   function end(reason: StreamEnd, error?: TidegateError): void {
     if (hasEnded) return;
     hasEnded = true;
-    const isHeard = reason !== "client" && reason !== "failed" && fullSinceMs === undefined;
-    if (!isHeard) raw.destroy();
-    else {
-      const problem = error && { problem: toProblem(error) };
-      // Nobody comes back on this connection.
-      raw.once("finish", () => raw.socket?.destroySoon());
-      raw.end(eventText("end", JSON.stringify({ reason, ...problem })));
-    }
+    const isFull = fullSinceMs !== undefined;
+    // A process that stops waits for no reader.
+    if (reason === "client" || reason === "failed" || (isFull && reason === "stopping")) raw.destroy();
+    else tell(raw, { reason, ...(error && { problem: toProblem(error) }) });
+    if (isFull) setTimeout(() => raw.destroy(), lingerMs).unref();
     bell.ring();
     onEnd(reason);
   }
@@ -173,6 +172,12 @@ export function createStream(options: StreamOptions): Stream {
     },
     end,
   };
+}
+
+function tell(raw: ServerResponse, end: { reason: StreamEnd; problem?: object }): void {
+  // Nobody comes back on this connection.
+  raw.once("finish", () => raw.socket?.destroySoon());
+  raw.end(eventText("end", JSON.stringify(end)));
 }
 
 function isFinal(code: string): code is "cursor-expired" | "client-owned" {

@@ -7,9 +7,12 @@ const answers = {
   ERR_HTTP_REQUEST_TIMEOUT: { status: 408, title: "Request Timeout" },
 } as const;
 
-/** Answers what is not HTTP, or came too slowly, on the bare socket: there is no request yet. */
+/**
+ * Answers what is not HTTP, or came too slowly, on the bare socket: there is no request yet. What comes after it on the same
+ * socket, which is as broken, is not answered.
+ */
 export function answerBrokenHttp(error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === "ECONNRESET" || socket.destroyed) return;
+  if (error.code === "ECONNRESET" || !socket.writable) return;
   const { status, title } = answers[error.code as keyof typeof answers] ?? {
     status: 400,
     title: "Bad Request",
@@ -21,11 +24,9 @@ export function answerBrokenHttp(error: Error & { code?: string }, socket: Socke
     status,
     detail: title,
   });
-  if (socket.writable) {
-    socket.write(
-      `HTTP/1.1 ${status} ${title}\r\nContent-Type: ${problemMediaType}\r\n` +
-        `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-    );
-  }
+  socket.write(
+    `HTTP/1.1 ${status} ${title}\r\nContent-Type: ${problemMediaType}\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
   socket.destroySoon();
 }

@@ -221,10 +221,20 @@ describe("a stream ends", () => {
     expect(gateway.log.some((line) => line.includes("slow-reader"))).toBe(true);
     stream.resume();
     await stream.closed;
+    expect(end(stream)?.data).toEqual({ reason: "slow-reader" });
     expect(numbers(events).length).toBeLessThan(61);
     await using next = await openStream(gateway, { sub }, { lastEventId: lastId() ?? "" });
     await next.until(() => numbers(next.events).at(-1) === 60);
     expect(numbers([...events, ...next.events])).toEqual(upTo(61));
+  });
+
+  test("without a word when its reader does not come back to hear it", slow, async () => {
+    const { sub, write } = newWriter();
+    await using stream = await openStream(gateway, { sub });
+    stream.pause();
+    const note = "x".repeat(200_000);
+    for (let round = 0; round < 4; round++) await write(15, { note });
+    await vi.waitFor(() => expect(stream.isCut()).toBe(true), { timeout: 30_000, interval: 100 });
   });
 
   test("before it begins with 410 for a cursor that is not honoured", slow, async () => {
