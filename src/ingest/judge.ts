@@ -1,6 +1,7 @@
 import type { Limits } from "../platform/config/schema.ts";
 import type { ErrorCode } from "../platform/errors.ts";
 import type { EntityConfig } from "../platform/config/entity-schema.ts";
+import type { CreateConfig } from "../platform/config/operation-schema.ts";
 import { tempUuid, uuidPattern } from "../platform/uuid.ts";
 import type { JudgedMutation } from "../inbox/log.ts";
 import { fingerprints, sentContent } from "../inbox/fingerprint.ts";
@@ -85,8 +86,13 @@ function fieldProblem(
   const operation = config[op as Operation];
   if (!operation.enabled)
     return { code: "unknown-entity", detail: `The entity does not allow ${String(op)}.` };
-  if (op === "create" && tempId === undefined && operation.class !== "client-id") return noTempId;
+  if (op === "create" && tempId === undefined && !canChooseId(config.create)) return noTempId;
   return (tempId === undefined ? recordIdProblem(envelope) : undefined) ?? memberProblem(envelope);
+}
+
+/** Whether the upstream creates records under IDs that clients choose, and a repeat is recognised by the ID alone. */
+function canChooseId({ class: ability, method }: CreateConfig): boolean {
+  return ability === "client-id" || (method === "PUT" && (ability === "conditional" || ability === "upsert"));
 }
 
 const noTempId = invalid("recordId", "of a create must be a temp ID `urn:uuid:<uuid>`");

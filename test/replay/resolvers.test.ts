@@ -32,6 +32,9 @@ function slowCrm(baseUrl: string, indexLagMs: number): object {
         forgotten: entity({ class: "idempotency-key", keyTtlMs }),
         keyed: entity({ class: "idempotency-key" }),
         chosen: entity({ class: "client-id" }),
+        "chosen-put": entity({ class: "client-id", method: "PUT" }),
+        "chosen-if-none": entity({ class: "conditional", method: "PUT" }),
+        "chosen-upsert": entity({ class: "upsert", method: "PUT" }),
         owned: {
           ...entity({ class: "client-id" }, { update: { class: "upsert" }, delete: { class: "upsert" } }),
           scopes: ["user:{/owner}"],
@@ -51,6 +54,7 @@ describe("whatever the queues are on", () => {
     lagging = await startScriptedUpstream({
       filterLag: true,
       clientIds: true,
+      etags: true,
       idempotencyHeader: "Idempotency-Key",
     });
     careless = await startScriptedUpstream({ filters: "ignored" });
@@ -183,22 +187,44 @@ describe("whatever the queues are on", () => {
     expect(linesOf(await phone.replay())).toEqual(["applied", "applied", "rejected not-found"]);
   });
 
-  test("under the ID that we chose our own record is success, and another's a conflict", async () => {
-    const phone = newPhone(gateway);
-    const [mine, theirs] = [randomUUID(), randomUUID()];
-    lagging.seed("records", [
-      JSON.stringify({ id: mine, marker: mine, added: "by the system", note: null }),
-      JSON.stringify({ id: theirs, marker: "another" }),
-    ]);
-    phone.add({
-      op: "create",
-      entity: "chosen",
-      recordId: mine,
-      data: { marker: mine, note: null, gone: null },
-    });
-    phone.add({ op: "create", entity: "chosen", recordId: theirs, data: { marker: theirs } });
-    expect(linesOf(await phone.replay())).toEqual(["applied", "conflict upstream-conflict"]);
-  });
+  const choosing = ["chosen", "chosen-put", "chosen-if-none", "chosen-upsert"];
+
+  test.each(choosing)(
+    "under the ID that the client chose our own record is success, and another's a conflict: %s",
+    async (name) => {
+      const phone = newPhone(gateway);
+      const [mine, theirs] = [randomUUID(), randomUUID()];
+      lagging.seed("records", [
+        JSON.stringify({ id: mine, marker: mine, added: "by the system", note: null }),
+        JSON.stringify({ id: theirs, marker: "another" }),
+      ]);
+      phone.add({
+        op: "create",
+        entity: name,
+        recordId: mine,
+        data: { marker: mine, note: null, gone: null },
+      });
+      phone.add({ op: "create", entity: name, recordId: theirs, data: { marker: theirs } });
+      expect(linesOf(await phone.replay())).toEqual(["applied", "conflict upstream-conflict"]);
+      expect(lagging.records("records").filter((text) => text.includes(theirs))).toEqual([
+        expect.stringContaining('"another"'),
+      ]);
+    },
+  );
+
+  test.each(choosing)(
+    "under the ID that the client chose a record is made once, though the reply is lost: %s",
+    async (name) => {
+      const phone = newPhone(gateway);
+      const recordId = randomUUID();
+      const isCreate = ({ method, body }: RecordedRequest) => method !== "GET" && body.includes(recordId);
+      lagging.script(isCreate, faults.loseReply());
+      phone.add({ op: "create", entity: name, recordId, data: { marker: recordId } });
+      phone.add({ op: "update", entity: name, recordId, data: { note: "then" } });
+      expect(linesOf(await phone.replay())).toEqual(["applied", "applied"]);
+      expect(lagging.records("records").filter((text) => text.includes(recordId))).toHaveLength(1);
+    },
+  );
 });
 
 function isSearch(recordId: string): (request: RecordedRequest) => boolean {
