@@ -1,8 +1,10 @@
 import type { RecordWrite } from "../change-feed/write.ts";
 import { TempIdTaken, type Mapping } from "../id-map/id-map.ts";
 import { canonicalJson } from "../platform/canonical-json.ts";
+import type { EntityConfig } from "../platform/config/entity-schema.ts";
 import type { StoredProblem } from "../platform/schema.ts";
 import { isAnothers, type StoredRecord } from "../records/record.ts";
+import { isSameRecord } from "../records/same-record.ts";
 import { scopesOf } from "../records/scopes.ts";
 import { UpstreamError } from "../upstream/connector.ts";
 import { MappingError } from "../upstream/mapping/mapping.ts";
@@ -151,8 +153,12 @@ async function readAgain(
   const data = answer?.data ?? null;
   const scopes = data === null ? (stored?.scopes ?? record.scopes) : scopesOf(config.scopes, data);
   const isKnown = stored !== undefined && standsAs(stored, { data, tempId, scopes });
-  // More than one change by others: the client's own edits were interrupted.
-  const isOnlyEcho = isKnown && record.mutation && stored.version === (record.begunVersion ?? 0) + 1;
+  // What others have changed besides, before or after us, interrupts the client's own edits.
+  const isOnlyEcho =
+    isKnown &&
+    record.mutation &&
+    stored.version === (record.begunVersion ?? 0) + 1 &&
+    isAsWeLeftIt(record, { data, version: answer?.version }, config);
   return {
     ...record,
     begunAt: stored?.feedPosition ?? 0,
@@ -164,6 +170,17 @@ async function readAgain(
     before: stored?.data ?? null,
     ...(record.mutation && { mutation: { ...record.mutation, isCrossed: true } }),
   };
+}
+
+/** Whether nobody has changed the record since our call did. */
+function isAsWeLeftIt(
+  record: RecordWrite,
+  { data, version }: { data: string | null; version: string | undefined },
+  config: EntityConfig,
+): boolean {
+  if (record.upstreamVersion !== null && version !== undefined) return record.upstreamVersion === version;
+  if (data === null || record.data === null) return data === record.data;
+  return isSameRecord(data, record.data, config);
 }
 
 /** Whether readers were told all that there is to tell: somebody saw our effect at the upstream before we wrote it down. */

@@ -97,6 +97,28 @@ describe(
       expect(lines(others)).toEqual(["upsert v1", "upsert v2", "upsert v3"]);
     });
 
+    test("an update that somebody else's change came after, and was seen with, interrupts the client's own edits", async () => {
+      await using all = await opened();
+      const { upstream, phone, others, gate } = all;
+      upstream.seed("activities", ['{"id":1,"n":0,"m":0}']);
+      await others.until(() => others.held.size === 1);
+      const baseVersion = others.held.get("activity/1")?.version;
+      upstream.script({ method: "PATCH" }, async ({ apply, send }) => {
+        const answer = apply();
+        upstream.change("activities", "1", '{"m":1}');
+        await gate.promise;
+        send(answer);
+      });
+      phone.add({ op: "update", recordId: "1", baseVersion, data: { n: 1 } });
+      await phone.send({ wait: 0 });
+      await others.until(() => others.held.get("activity/1")?.data?.["m"] === 1);
+      gate.resolve();
+      await applied(phone);
+      phone.add({ op: "update", recordId: "1", baseVersion, data: { m: 2 } });
+      expect(linesOf(await phone.replay())).toEqual(["conflict upstream-conflict"]);
+      expect(lines(others)).toEqual(["upsert v1", "upsert v2"]);
+    });
+
     test("a merge with what a clerk has changed, which is nobody's second change and counts as the clerk's", async () => {
       await using all = await opened({ entity: { conflict: "merge" } });
       const { upstream, phone, mine, others, gate } = all;
