@@ -6,7 +6,7 @@ import { classes, type CapabilityClass } from "../fixtures/capability-classes.ts
 import { startGateway, type TestGateway } from "../fixtures/gateway.ts";
 import { startScriptedUpstream, type ScriptedUpstream } from "../fixtures/scripted-upstream.ts";
 import { storeOptions } from "./capabilities.ts";
-import { entityName, policies, policyEntities, type Policy } from "./policies.ts";
+import { canChooseId, entityName, policies, policyEntities, type Policy } from "./policies.ts";
 import { newPhone, toLine, type Result } from "./phone.ts";
 
 /** A row of the table in docs/conflicts.md. */
@@ -50,7 +50,7 @@ const describeCell = ({ others, phone, basedOn }: Row, policy: Policy): string =
   `${others}; ${phone}; ${basedOn}; ${policy}`;
 
 function expectedOf(row: Row, policy: Policy, name: CapabilityClass): string {
-  if (row.phone === "creates" && name !== "client-id") return "rejected invalid-mutation";
+  if (row.phone === "creates" && !canChooseId(policy, name)) return "rejected invalid-mutation";
   return row.outcomes[policy];
 }
 

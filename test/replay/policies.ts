@@ -9,7 +9,7 @@ export type Policy = (typeof policies)[number];
 export const entityName = (policy: Policy, name: CapabilityClass): string => `${policy}-${name}`;
 
 /**
- * One entity for each policy and each class. Only `conditional` has versions; clients may choose the IDs of all.
+ * One entity for each policy and each class. Only `conditional` has versions; the upstream takes clients' IDs for all.
  */
 export function policyEntities(baseUrl: string, rest: object = {}): { crm: object } {
   const { crm } = capabilities(baseUrl, rest) as { crm: { entities: Record<string, object> } };
@@ -27,7 +27,14 @@ function ofClass(policy: Policy, name: CapabilityClass): object {
     ...(name === "lookup" && { reference: "/externalRef", lookup: "{path}?externalRef={tempId}" }),
     path: `/${entityName(policy, name)}`,
     // A PUT would write over a record that is there; a POST is refused.
-    create: { class: name, method: policy === "reject" || policy === "merge" ? "PUT" : "POST" },
+    create: { class: name, method: createsByPut(policy) ? "PUT" : "POST" },
     conflict: policy,
   };
+}
+
+const createsByPut = (policy: Policy): boolean => policy === "reject" || policy === "merge";
+
+/** Whether phones may choose the IDs of this entity's records. */
+export function canChooseId(policy: Policy, name: CapabilityClass): boolean {
+  return name === "client-id" || (createsByPut(policy) && (name === "conditional" || name === "upsert"));
 }
