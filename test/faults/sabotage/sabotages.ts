@@ -109,6 +109,16 @@ export const sabotages: Sabotage[] = [
     test: { file: "test/feed/pruning.test.ts", name: "a round prunes what is superseded" },
   },
   {
+    name: "the look at what others changed together with us",
+    file: "src/replay/settle.ts",
+    find: "return isSameRecord(data, record.data, config);",
+    replace: "return true;",
+    test: {
+      file: "test/inbound/echo.test.ts",
+      name: "an update that somebody else's change came after, and was seen with",
+    },
+  },
+  {
     name: "the record before its outcome",
     file: "src/change-feed/read.ts",
     find: "if (moved) putBeforeOutcome(changes, position, recordKey(moved), toRecordChange(moved, reader));",
