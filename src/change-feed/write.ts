@@ -34,6 +34,11 @@ export interface RecordWrite extends RecordKey {
    * told again. Whose change it is gets known by it.
    */
   isKnown?: boolean;
+  /**
+   * Only who sees it is another than before: readers are told, but its version stays, and whose change it is, so that no
+   * edit of it conflicts. Those who follow the primary need not know.
+   */
+  isOnlyScopes?: boolean;
 }
 
 /** A record that was not known when the transaction began has been written by another since; it has to be rolled back. */
@@ -76,6 +81,7 @@ export async function takePositions(
   const records = entries.flatMap((entry, index) =>
     "record" in entry ? [{ ...entry.record, ordinal: ordinals[index]! }] : [],
   );
+  const forLog = records.filter(({ isOnlyScopes }) => !isOnlyScopes);
   const unread = entries.flatMap((entry, index) =>
     "outcome" in entry && entry.outcome.mustBeRead ? [{ ...entry.outcome, ordinal: ordinals[index]! }] : [],
   );
@@ -100,13 +106,13 @@ export async function takePositions(
         ${textArray(rows.map(({ recordId }) => recordId))}::text[],
         ${uuidArray(rows.map(({ mutationId }) => mutationId))}::uuid[]
       ) as f (ordinal, audience, kind, entity, record_id, mutation_id)
-    )${unread.length > 0 ? keptUnread(tenantId, unread) : sql``}${isFollowed && records.length > 0 ? logged(tenantId, records, codec) : sql``}
+    )${unread.length > 0 ? keptUnread(tenantId, unread) : sql``}${isFollowed && forLog.length > 0 ? logged(tenantId, forLog, codec) : sql``}
     select count(*)::integer as records, (select is_followed from head) as is_followed from changed`.execute(
     trx,
   );
   const [result] = written.rows;
   if (result?.records !== records.length) throw new RecordMoved("a record appeared meanwhile");
-  if (result.is_followed && !isFollowed && records.length > 0) throw new NotLogged("a shadow was added");
+  if (result.is_followed && !isFollowed && forLog.length > 0) throw new NotLogged("a shadow was added");
   return [...new Set(rows.map(({ audience }) => audience))];
 }
 
@@ -141,9 +147,10 @@ function writtenRecords(
         ${uuidArray(records.map(({ changedBy }) => changedBy))}::uuid[],
         ${bigintArray(records.map(({ changedBase }) => changedBase))}::bigint[],
         ${byteaArray(records.map(({ data }) => (data === null ? null : codec.encode(data))))}::bytea[],
-        ${records.map(({ isKnown = false }) => isKnown)}::boolean[]
+        ${records.map(({ isKnown = false }) => isKnown)}::boolean[],
+        ${records.map(({ isOnlyScopes = false }) => isOnlyScopes)}::boolean[]
       ) as r (ordinal, entity, server_id, version, scopes, upstream_version, temp_id, created_by, changed_by,
-        changed_base, data, is_known)`;
+        changed_base, data, is_known, is_only_scopes)`;
 }
 
 /**
@@ -164,12 +171,14 @@ function madeRecords(tenantId: string, codec: PayloadCodec): RawBuilder<unknown>
 /** Those that this transaction has locked. */
 function movedRecords(tenantId: string, codec: PayloadCodec): RawBuilder<unknown> {
   return sql`
-      update record set version = case when r.is_known then record.version else r.version end,
+      update record set version = case when r.is_known or r.is_only_scopes then record.version else r.version end,
         feed_position = case when r.is_known then record.feed_position else r.feed_position end,
         deleted = r.data is null,
         scopes = r.scopes::text[], upstream_version = r.upstream_version,
         temp_id = coalesce(r.temp_id, record.temp_id), created_by = coalesce(r.created_by, record.created_by),
-        changed_by = r.changed_by, changed_base = r.changed_base, changed_at = now(), key_id = ${codec.keyId},
+        changed_by = case when r.is_only_scopes then record.changed_by else r.changed_by end,
+        changed_base = case when r.is_only_scopes then record.changed_base else r.changed_base end,
+        changed_at = now(), key_id = ${codec.keyId},
         data = r.data
       from written r
       where r.version > 1 and record.tenant_id = ${tenantId} and record.entity = r.entity

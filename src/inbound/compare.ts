@@ -54,7 +54,9 @@ export function compare(seen: Seen, known: Known): Comparison {
   if (found.data === undefined) return { kind: "unreadable" };
   const scopes = scopesOf(known.config.scopes, found.data);
   if (!stored) return appeared(seen, known, scopes, found.data);
-  if (!stored.deleted && isSameRecord(stored.data ?? "", found.data, known.config)) return same;
+  if (!stored.deleted && isSameRecord(stored.data ?? "", found.data, known.config)) {
+    return isSameList(stored.scopes, scopes) ? same : seenByOthers(seen, stored, scopes);
+  }
   if (!seen.wasRead) {
     // A list may still show what was deleted, or what was there before our change.
     const changedMs = stored.changedAt?.getTime() ?? 0;
@@ -80,6 +82,18 @@ function appeared(seen: Seen, known: Known, scopes: string[], data: string): Com
   const { record } = changed(seen, undefined, scopes, data);
   if (!isOurs || found?.tempId === undefined) return { kind: "changed", record };
   return { kind: "changed", record: { ...record, tempId: found.tempId, createdBy: openCreate.clientId } };
+}
+
+/** The configuration has other scopes than when the record was written. For everybody else nothing has happened. */
+function seenByOthers(seen: Seen, stored: StoredRecord, scopes: string[]): Comparison {
+  const { record } = changed(seen, stored, scopes, stored.data);
+  const { upstreamVersion } = stored;
+  return { kind: "changed", record: { ...record, upstreamVersion, isOnlyScopes: true } };
+}
+
+/** Scopes are sorted. */
+function isSameList(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((name, index) => name === b[index]);
 }
 
 function changed(

@@ -1,6 +1,7 @@
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 
 import { startGateway, tempId } from "../fixtures/gateway.ts";
+import { createTestDatabase } from "../fixtures/postgres.ts";
 import { queueBackends } from "../fixtures/redis.ts";
 import { faults } from "../fixtures/scripted-faults.ts";
 import { startScriptedUpstream } from "../fixtures/scripted-upstream.ts";
@@ -45,6 +46,35 @@ test(
     await reader.until(
       () => !reader.held.has("activity/2") && reader.held.get("activity/4")?.data?.["n"] === 4,
     );
+  },
+);
+
+test(
+  "who sees a record by other scopes in the configuration is told it, who does no more is told to drop it",
+  { timeout: 60_000 },
+  async () => {
+    await using upstream = await startScriptedUpstream(stamps);
+    upstream.seed("activities", ['{"id":1,"mentor":"kari"}', '{"id":2,"mentor":"ola"}']);
+    const withScopes = (...scopes: string[]) => ({
+      upstreams: polled(upstream.url, { poll: { sweepEveryMs: 200 }, entity: { scopes } }),
+    });
+    const database = await createTestDatabase();
+    onTestFinished(async () => await database.drop());
+    const before = await startGateway({ database, ...withScopes("org") });
+    const reader = newReader(before.as({ sub: "kari" }));
+    await reader.until(() => reader.held.size === 2);
+    await before.close();
+    await using gateway = await startGateway({
+      database,
+      ...withScopes("user:{/mentor}", "group:{/mentor}"),
+    });
+    const [kari, ola] = [{ sub: "kari" }, { sub: "somebody", groups: ["ola"] }];
+    const [hers, his] = [newReader(gateway.as(kari)), newReader(gateway.as(ola))];
+    await his.until(() => his.held.has("activity/2") && !his.held.has("activity/1"));
+    await hers.until(() => hers.held.has("activity/1") && !hers.held.has("activity/2"));
+    expect(hers.told.at(-1)).not.toMatchObject({ type: "upsert", id: "2" });
+    // Nobody has changed it.
+    expect(hers.held.get("activity/1")?.version).toBe(reader.held.get("activity/1")?.version);
   },
 );
 
