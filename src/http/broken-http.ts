@@ -1,3 +1,4 @@
+import type { Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 
 import { problemMediaType } from "./problem.ts";
@@ -7,12 +8,30 @@ const answers = {
   ERR_HTTP_REQUEST_TIMEOUT: { status: 408, title: "Request Timeout" },
 } as const;
 
+const underWay = new WeakMap<Socket, Set<ServerResponse>>();
+
+/** Remembers which answers are under way on each connection, for `answerBrokenHttp`. */
+export function noteAnswers(server: Server): void {
+  server.on("request", ({ socket }, response) => {
+    const own = underWay.get(socket) ?? new Set();
+    underWay.set(socket, own.add(response));
+    response.once("close", () => own.delete(response));
+  });
+}
+
 /**
  * Answers what is not HTTP, or came too slowly, on the bare socket: there is no request yet. What comes after it on the same
  * socket, which is as broken, is not answered.
+ *
+ * Behind a request that came whole, the connection is cut without a word: the client would take it for the answer to that
+ * one, which may have been carried out, or for a part of it.
  */
 export function answerBrokenHttp(error: Error & { code?: string }, socket: Socket): void {
   if (error.code === "ECONNRESET" || !socket.writable) return;
+  if ([...(underWay.get(socket) ?? [])].some(({ req, headersSent }) => req.complete || headersSent)) {
+    socket.destroy();
+    return;
+  }
   const { status, title } = answers[error.code as keyof typeof answers] ?? {
     status: 400,
     title: "Bad Request",

@@ -14,7 +14,7 @@ import Fastify, {
 import type { Logger } from "pino";
 
 import { answerSerializers } from "./answer-serializers.ts";
-import { answerBrokenHttp } from "./broken-http.ts";
+import { answerBrokenHttp, noteAnswers } from "./broken-http.ts";
 import { registerProblems, toTidegateError } from "./error-handler.ts";
 import { exactValidation } from "./exact-validation.ts";
 import { registerJsonBody } from "./json-body.ts";
@@ -61,6 +61,7 @@ const connectionTimeoutMs = 120_000;
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   const app = instantiate(options);
   app.server.maxConnections = options.connectionsMax ?? 10_000;
+  noteAnswers(app.server);
   app.addSchema(problemSchema);
   registerProblems(app, options);
   registerRequestLog(app);

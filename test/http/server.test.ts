@@ -61,6 +61,21 @@ test("what is not HTTP gets a problem too", async () => {
   );
 });
 
+test("behind a request that came whole it cuts the connection: nothing is taken for that one's answer", async () => {
+  const { app, listen } = await testServer();
+  const { promise: held, resolve: release } = Promise.withResolvers<string>();
+  app.get("/held", async () => await held);
+  app.get("/begun", async (_request, reply) => {
+    reply.hijack();
+    reply.raw.writeHead(200).write("begun");
+  });
+  const url = await listen();
+  const rest = " HTTP/1.1\r\nhost: x\r\n\r\nthis is not HTTP\r\n\r\n";
+  expect(await raw(url, `GET /held${rest}`)).toBe("");
+  release("");
+  expect(await raw(url, `GET /begun${rest}`)).not.toContain("400");
+});
+
 test("an unforeseen error is 500 without details, and its stack is in the log", async () => {
   const { app, log, listen } = await testServer();
   app.get("/broken", async () => {
