@@ -2,6 +2,7 @@ import type { EventsConfig } from "../platform/config/upstream-schema.ts";
 import { TidegateError } from "../platform/errors.ts";
 import { slicesAt, textAt } from "../platform/json-text.ts";
 import type { RecordKey } from "../records/record.ts";
+import { isUsableName } from "../upstream/usable.ts";
 
 /** Events in one request. */
 export const eventsMax = 1_000;
@@ -27,7 +28,7 @@ export function recordsNamed(
       continue;
     }
     const serverId = nameAt(event, config.id);
-    if (serverId === undefined || serverId === "" || !serverId.isWellFormed() || serverId.includes("\0")) {
+    if (!isUsableName(serverId)) {
       throw new TidegateError("invalid-request", `An event has no usable ID at ${config.id}.`);
     }
     keys.set(`${entity}/${serverId}`, { entity, serverId });

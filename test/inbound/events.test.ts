@@ -1,4 +1,4 @@
-import { createHmac, randomUUID } from "node:crypto";
+import { createHmac, randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { crm } from "../fixtures/crm.ts";
@@ -125,13 +125,14 @@ describe("an event", { timeout: 30_000 }, () => {
     gate.resolve();
   });
 
-  test("about nothing of ours is ignored, and one without an ID is refused", async () => {
+  test("about nothing of ours is ignored, and one without an ID that could be kept is refused", async () => {
     expect(await tell(about(16, "invoice.changed"))).toMatchObject({ status: 202, body: { ignored: 1 } });
     expect(await tell('{"type":"activity.changed","data":{}}')).toMatchObject({
       status: 400,
       body: { type: "urn:tidegate:problem:invalid-request" },
     });
-    expect(await tell(about("a\u0000b"))).toMatchObject({ status: 400 });
+    for (const id of ["a\u0000b", "", randomBytes(6_000).toString("base64")])
+      expect(await tell(about(id))).toMatchObject({ status: 400 });
   });
 });
 
