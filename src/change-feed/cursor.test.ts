@@ -17,17 +17,22 @@ test("a cursor gives its position back, under the newest secret and under the on
   for (const position of [0, 1, Number.MAX_SAFE_INTEGER]) {
     const cursor = signCursor(["b", "a"], claims, position);
     for (const secrets of [["b"], ["c", "b"]]) {
-      expect(readCursor(secrets, claims, cursor)).toEqual({ position, begunAt: position });
+      expect(readCursor(secrets, claims, cursor)).toEqual({ position, begunAt: position, untoldTo: 0 });
     }
   }
 });
 
 test("one of a reader who began at the feed's beginning says where the head was, until the reader is there", () => {
-  const cursor = signCursor(["a"], claims, 7, 9);
-  expect(readCursor(["a"], claims, cursor)).toEqual({ position: 7, begunAt: 9 });
+  const cursor = signCursor(["a"], claims, 7, { begunAt: 9 });
+  expect(readCursor(["a"], claims, cursor)).toEqual({ position: 7, begunAt: 9, untoldTo: 0 });
   for (const begunAt of [6, 7]) {
-    expect(signCursor(["a"], claims, 7, begunAt)).toBe(signCursor(["a"], claims, 7));
+    expect(signCursor(["a"], claims, 7, { begunAt })).toBe(signCursor(["a"], claims, 7));
   }
+});
+
+test("one of a reader who was not told all outcomes says up to where", () => {
+  const cursor = signCursor(["a"], claims, 7, { untoldTo: 5 });
+  expect(readCursor(["a"], claims, cursor)).toEqual({ position: 7, begunAt: 7, untoldTo: 5 });
 });
 
 test("it is honoured for nobody else", () => {

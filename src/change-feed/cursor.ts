@@ -11,25 +11,30 @@ export interface FeedPlace {
    * `position`. Of what was pruned up to there it needs nothing: records that had gone by then it was never shown.
    */
   begunAt: number;
+  /**
+   * Outcomes up to there it may not have been told: they came before its snapshot, or their rows were pruned before it came
+   * to them. 0: it was told all.
+   */
+  untoldTo: number;
 }
 
-/** @param begunAt see `FeedPlace`. */
+/** @param rest see `FeedPlace`. */
 export function signCursor(
   secrets: readonly string[],
   claims: CursorClaims,
   position: number,
-  begunAt = position,
+  rest: Partial<Omit<FeedPlace, "position">> = {},
 ): string {
-  return cursorSigner(secrets, claims)(position, begunAt);
+  return cursorSigner(secrets, claims)({ begunAt: position, untoldTo: 0, ...rest, position });
 }
 
 /** Signs many positions for one reader. */
-export function cursorSigner(
-  secrets: readonly string[],
-  claims: CursorClaims,
-): (position: number, begunAt?: number) => string {
+export function cursorSigner(secrets: readonly string[], claims: CursorClaims): (place: FeedPlace) => string {
   const sign = tokenSigner(secrets, "cursor", claims);
-  return (position, begunAt = position) => sign(begunAt > position ? [position, begunAt] : [position]);
+  return ({ position, begunAt, untoldTo }) => {
+    if (untoldTo > 0) return sign([position, Math.max(position, begunAt), untoldTo]);
+    return sign(begunAt > position ? [position, begunAt] : [position]);
+  };
 }
 
 /**
@@ -37,8 +42,8 @@ export function cursorSigner(
  * @throws {TidegateError} `cursor-expired` for every other cursor: the client starts over from a snapshot.
  */
 export function readCursor(secrets: readonly string[], claims: CursorClaims, cursor: string): FeedPlace {
-  const [position = 0, begunAt = position] = readToken(secrets, "cursor", claims, cursor);
-  return { position, begunAt };
+  const [position = 0, begunAt = position, untoldTo = 0] = readToken(secrets, "cursor", claims, cursor);
+  return { position, begunAt, untoldTo };
 }
 
 export function cursorExpired(detail: string): TidegateError {

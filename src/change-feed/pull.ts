@@ -28,6 +28,8 @@ export interface ClientRead {
   epoch: string;
   /** The position that it came with, which it has therefore read up to. */
   from: number;
+  /** As in `FeedPlace`, of what it came with. */
+  untoldTo: number;
   /** The position that its answer brings it to. */
   to: number;
   /** Whether the answer tells it anything. */
@@ -51,6 +53,8 @@ export interface Place {
   position: number;
   /** As in `FeedPlace`; undefined when it begins, until its first page tells where the head is. */
   begunAt: number | undefined;
+  /** As in `FeedPlace`. */
+  untoldTo: number;
   /** The feed that the position is of; undefined at the beginning, which every feed has. */
   epoch: string | undefined;
 }
@@ -68,23 +72,29 @@ export async function pullChanges(
   const follower = { identity, clientId };
   const place = placeOf(deps, follower, cursor);
   const page = await readPage(deps, follower, place, limit);
-  noteRead(deps, follower, place.position, page);
+  noteRead(deps, follower, place, page);
   return toPulled(deps, follower, place, page);
 }
 
 /** @throws {TidegateError} `cursor-expired` */
 export function placeOf(deps: FeedDeps, follower: Follower, cursor: string | undefined): Place {
-  if (cursor === undefined) return { position: 0, begunAt: undefined, epoch: undefined };
+  if (cursor === undefined) return { position: 0, begunAt: undefined, untoldTo: 0, epoch: undefined };
   const epoch = deps.epoch();
   return { ...readCursor(deps.cursorSecrets, claimsOf(follower, epoch), cursor), epoch };
 }
 
 /** Where one who was told a page from `place` on goes on: up to `position`, or at the page's end. */
 export function placeAfter(
-  { begunAt }: Place,
+  { position: before, begunAt, untoldTo }: Place,
   { head, position }: Pick<ChangePage, "head" | "position">,
 ): FeedPlace & { epoch: string } {
-  return { position, begunAt: begunAt ?? head.position, epoch: head.epoch };
+  const isPruned = before < head.horizon;
+  return {
+    position,
+    begunAt: begunAt ?? head.position,
+    untoldTo: isPruned ? head.horizon : untoldTo,
+    epoch: head.epoch,
+  };
 }
 
 /** The page of changes after a place. @throws {TidegateError} as `pullChanges` */
@@ -120,15 +130,15 @@ export function assertHonoured({ position, begunAt = position, epoch }: Place, h
   if (Math.max(position, begunAt) < head.horizon) throw cursorExpired("What came after it was pruned.");
 }
 
-/** Says that a client which came with a position is about to be told a page. */
+/** Says that a client which came with a place is about to be told a page. */
 export function noteRead(
   { onRead }: Pick<FeedDeps, "onRead">,
   { identity: { tenantId, scopes }, clientId }: Follower,
-  from: number,
+  { position: from, untoldTo }: Pick<Place, "position" | "untoldTo">,
   { head: { epoch }, position: to, changes }: Pick<ChangePage, "head" | "position" | "changes">,
 ): void {
   if (clientId === undefined) return;
-  onRead?.({ tenantId, clientId, scopes, epoch, from, to, hasNews: changes.length > 0 });
+  onRead?.({ tenantId, clientId, scopes, epoch, from, untoldTo, to, hasNews: changes.length > 0 });
 }
 
 export function toPulled(
@@ -137,8 +147,8 @@ export function toPulled(
   place: Place,
   page: ChangePage,
 ): Pulled {
-  const { position, begunAt, epoch } = placeAfter(place, page);
-  const cursor = signCursor(cursorSecrets, claimsOf(follower, epoch), position, begunAt);
+  const { epoch, position, ...rest } = placeAfter(place, page);
+  const cursor = signCursor(cursorSecrets, claimsOf(follower, epoch), position, rest);
   const { changes, more } = page;
   return { changes: changes.map(({ change }) => change), more, cursor };
 }

@@ -94,7 +94,7 @@ function goneOf({ stopping }: FeedRouteDeps, reply: FastifyReply): AbortSignal {
 
 async function noted(deps: FeedRouteDeps, { follower, place }: FollowerAt, reading: Promise<ChangePage>) {
   const page = await reading;
-  noteRead(deps, follower, place.position, page);
+  noteRead(deps, follower, place, page);
   return page;
 }
 

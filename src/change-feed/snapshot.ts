@@ -49,11 +49,14 @@ export async function takeSnapshot(
     const { records, next } = await readSnapshot(trx, { tenantId, scopes, clientId }, from, { limit, codec });
     const current = { ...claims, epoch: head.epoch };
     if (!next && clientId !== undefined) {
-      onRead?.({ tenantId, clientId, scopes, epoch: head.epoch, from: 0, to: from.until, hasNews: true });
+      const read = { from: 0, untoldTo: 0, to: from.until, hasNews: true };
+      onRead?.({ tenantId, clientId, scopes, epoch: head.epoch, ...read });
     }
+    // A snapshot tells no outcomes.
+    const rest = clientId === undefined ? {} : { untoldTo: from.until };
     return next
       ? { records, more: true, page: signToken(cursorSecrets, "page", current, toNumbers(next)) }
-      : { records, more: false, cursor: signCursor(cursorSecrets, current, from.until) };
+      : { records, more: false, cursor: signCursor(cursorSecrets, current, from.until, rest) };
   });
 }
 

@@ -89,7 +89,7 @@ export const streamRoutes: FastifyPluginAsyncTypebox<StreamRouteDeps> = async (a
       readNext: async (at) => await deps.readNext({ follower, ...at }),
       signAt: signerOf(deps, follower),
       // What a connection has taken was not read yet: only the cursor that the client came with says so.
-      onTell: (page) => noteRead(deps, follower, place.position, page),
+      onTell: (page) => noteRead(deps, follower, place, page),
       onError: (err) => log.warn({ err }, "an event stream could not read; it tries again"),
       onEnd: (reason) => streams.remove(stream, reason),
     });
@@ -119,9 +119,9 @@ function begin(reply: FastifyReply): void {
 
 function signerOf({ cursorSecrets }: FeedDeps, follower: Follower): StreamOptions["signAt"] {
   let signer: { epoch: string; sign: ReturnType<typeof cursorSigner> } | undefined;
-  return ({ epoch, position, begunAt }) => {
+  return ({ epoch, ...place }) => {
     if (signer?.epoch !== epoch)
       signer = { epoch, sign: cursorSigner(cursorSecrets, claimsOf(follower, epoch)) };
-    return signer.sign(position, begunAt);
+    return signer.sign(place);
   };
 }

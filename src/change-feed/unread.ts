@@ -32,15 +32,21 @@ export interface ToldOutcome {
 
 /** Forgets which outcomes are unread, as clients read them. */
 export interface ReadOutcomes {
-  /** The client has all up to the cursor that it came with. */
-  noteRead: (read: Pick<ClientRead, "tenantId" | "clientId" | "from">) => void;
+  /** The client was told all up to the cursor that it came with, but for what that says. */
+  noteRead: (read: Pick<ClientRead, "tenantId" | "clientId" | "from" | "untoldTo">) => void;
   noteTold: (tenantId: string, told: readonly ToldOutcome[]) => void;
   /** Writes down what has been noted, and notes nothing more. */
   close: () => Promise<void>;
 }
 
+/** Outcomes after one position, up to another. */
+interface Range {
+  after: number;
+  upTo: number;
+}
+
 interface Gathered {
-  readTo: Map<string, number>;
+  read: Map<string, Range>;
   told: Map<string, ToldOutcome>;
 }
 
@@ -83,17 +89,17 @@ export function createReadOutcomes({
   }
 
   function of(tenantId: string): Gathered {
-    const known = gathered.get(tenantId) ?? { readTo: new Map(), told: new Map() };
+    const known = gathered.get(tenantId) ?? { read: new Map(), told: new Map() };
     gathered.set(tenantId, known);
     if (!isClosed) timer ??= setTimeout(writeNow, everyMs);
     return known;
   }
 
   return {
-    noteRead({ tenantId, clientId, from }) {
-      if (from === 0) return;
-      const { readTo } = of(tenantId);
-      readTo.set(clientId, Math.max(readTo.get(clientId) ?? 0, from));
+    noteRead({ tenantId, clientId, from, untoldTo }) {
+      if (from <= untoldTo) return;
+      const { read } = of(tenantId);
+      read.set(clientId, joined(read.get(clientId), { after: untoldTo, upTo: from }));
     },
     noteTold(tenantId, outcomes) {
       for (const outcome of outcomes) of(tenantId).told.set(outcome.mutationId, outcome);
@@ -107,19 +113,31 @@ export function createReadOutcomes({
   };
 }
 
+/** Of two that have a gap between them the later one: what lies in the other counts as unread until the client comes again. */
+function joined(before: Range | undefined, range: Range): Range {
+  if (!before) return range;
+  const [first, second] = before.upTo < range.upTo ? [before, range] : [range, before];
+  return first.upTo < second.after
+    ? second
+    : { after: Math.min(first.after, second.after), upTo: second.upTo };
+}
+
 async function forgetRead(
   trx: Transaction<Database>,
   tenantId: string,
-  { readTo, told }: Gathered,
+  { read, told }: Gathered,
 ): Promise<void> {
+  const ranges = [...read.values()];
   const named = [...told.values()];
   // Each row by its key, in one order, whatever is believed of the table.
   await sql`
     with read as materialized (
       select u.client_id, u.mutation_id from unnest(
-        ${uuidArray([...readTo.keys()])}::uuid[], ${bigintArray([...readTo.values()])}::bigint[]
-      ) as r (client_id, read_to)
-      join unread_outcome u on u.tenant_id = ${tenantId} and u.client_id = r.client_id and u.position <= r.read_to
+        ${uuidArray([...read.keys()])}::uuid[], ${bigintArray(ranges.map(({ after }) => after))}::bigint[],
+        ${bigintArray(ranges.map(({ upTo }) => upTo))}::bigint[]
+      ) as r (client_id, read_after, read_to)
+      join unread_outcome u on u.tenant_id = ${tenantId} and u.client_id = r.client_id
+        and u.position > r.read_after and u.position <= r.read_to
       union
       select client_id, mutation_id from unnest(
         ${uuidArray(named.map(({ clientId }) => clientId))}::uuid[],

@@ -100,7 +100,7 @@ describe("the record comes before its outcome, though the change's row was prune
     const readNext = createReadNext({ db, codec: plainCodec });
     const follower = { identity, clientId };
     const told: Change[] = [];
-    let place: Place = { position: 0, begunAt: undefined, epoch: undefined };
+    let place: Place = { position: 0, begunAt: undefined, untoldTo: 0, epoch: undefined };
     for (let more = true; more;) {
       const page = await readNext({ follower, place, limit, isBehind });
       expect(page.changes.length).toBeLessThanOrEqual(limit === 50 ? 9 : 2 * limit);

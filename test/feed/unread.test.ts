@@ -84,6 +84,34 @@ test.each([
   },
 );
 
+test.each(["after a snapshot", "from a beginning that is pruned"])(
+  "who goes on %s, which did not tell it, has not read it until it asks",
+  async (how) => {
+    const [{ phone, id }, other] = [await refused(), await refused()];
+    const { api, clientId } = phone;
+    if (how === "after a snapshot") {
+      const { cursor } = (await api.get(`/v1/snapshot?clientId=${clientId}`)).body;
+      const page = await pageOf(phone, `&cursor=${cursor}`);
+      expect(page.changes).toEqual([]);
+      await pageOf(phone, `&cursor=${page.cursor}`);
+    } else {
+      await rowsOf(
+        gateway.database,
+        `insert into feed_horizon (tenant_id, position) select tenant_id, position from feed_head
+         on conflict (tenant_id) do update set position = excluded.position`,
+      );
+      await pageOf(phone, `&cursor=${(await pageOf(phone)).cursor}`);
+    }
+    // What was noted after it is written down with it, or later.
+    await other.phone.outcomes();
+    await gone(other.id);
+    expect(await unreadIds()).toContain(id);
+
+    await phone.outcomes();
+    await gone(id);
+  },
+);
+
 test("who asks for it by name, or sends the batch again, has read it", async () => {
   const [byList, byId, byUpload] = [await refused(), await refused(), await refused()];
   await byList.phone.outcomes();
