@@ -77,7 +77,11 @@ export async function takeUpload(
     deps.log.error({ tenantId, clientId, requestId, ...lost }, "a client has lost mutations");
   }
   const known = await awaitOutcomes(deps, { tenantId, clientId }, appended.known, { waitMs, giveUp });
-  return await toReceipt(deps, identity, judged, { ...appended, known });
+  const receipt = await toReceipt(deps, identity, judged, { ...appended, known });
+  // Who asks again was not told before. That this answer arrives, nobody knows: an outcome that it is the first to tell is
+  // read when the client comes again.
+  deps.onTold(tenantId, refusedAmong(ownOf(appended.known, identity)));
+  return receipt;
 }
 
 /** The first pause between looks for outcomes of which no word came; each further one is twice as long, up to the last. */
@@ -120,9 +124,8 @@ async function toReceipt(
   judged: JudgedMutation[],
   { ackedSeq, reused, known }: Pick<Appended, "ackedSeq" | "reused" | "known">,
 ): Promise<Receipt> {
-  const own = [...known.values()].filter(({ userId }) => userId === identity.userId);
+  const own = ownOf(known, identity);
   const views = await viewsOf(deps, identity, own);
-  deps.onTold(identity.tenantId, refusedAmong(own));
   const byId = new Map(views.map((view) => [view.id, view]));
   const results = judged.map((mutation): MutationResult => {
     const recorded = byId.get(mutation.id);
@@ -137,6 +140,10 @@ async function toReceipt(
     ),
     allFinal: results.every(({ status }) => status !== "pending" && status !== "parked"),
   };
+}
+
+function ownOf(known: ReadonlyMap<string, KnownMutation>, { userId }: Identity): KnownMutation[] {
+  return [...known.values()].filter((mutation) => mutation.userId === userId);
 }
 
 /** The results as the user may see them; only conflicts need the records as they stand now. */

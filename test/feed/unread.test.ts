@@ -112,6 +112,22 @@ test.each(["after a snapshot", "from a beginning that is pruned"])(
   },
 );
 
+test("that the upload's own answer told it is no proof that the answer arrived", async () => {
+  const phone = newPhone(gateway);
+  const marker = tempId();
+  upstream.script(bodyHas(marker), faults.status(422));
+  const { id } = phone.add({ op: "create", recordId: tempId(), data: { marker } });
+  const batch = phone.batch();
+  expect(linesOf((await phone.api.upload(batch)).body.results)).toEqual(["rejected upstream-rejected"]);
+  // What was noted after it is written down with it, or later.
+  const other = await refused();
+  await other.phone.outcomes();
+  await gone(other.id);
+  expect(await unreadIds()).toContain(id);
+  await phone.api.upload(batch);
+  await gone(id);
+});
+
 test("who asks for it by name, or sends the batch again, has read it", async () => {
   const [byList, byId, byUpload] = [await refused(), await refused(), await refused()];
   await byList.phone.outcomes();
