@@ -33,7 +33,7 @@ const streamSchema = {
     "A stream that breaks off is resumed by `Last-Event-ID`, which wins over `cursor`, also at another process; a change may " +
     "come again then. A comment comes every 15 s. An `end` event says why the stream ends: `token-expired` (come back with " +
     "another token), `stopping` (come back), `replaced` (the client, or too many of the user, has opened another one; stay " +
-    "away), `cursor-expired` (take a snapshot), `client-owned`, `slow-reader` (nothing was taken for 30 s; come back). Who takes " +
+    "away), `cursor-expired` (take a snapshot), `client-owned`, `slow-reader` (30 s were not enough for one write, 64 KiB or a change; come back). Who takes " +
     "nothing for 5 s more is cut off without it.",
   headers: Type.Object({
     "last-event-id": Type.Optional(Type.String({ description: "The `id` of the last event that was read." })),

@@ -34,7 +34,7 @@ export interface Stream {
   wake: () => void;
   /** Writes the first page, then follows until the stream has ended. Never rejects. */
   run: (first: ChangePage) => Promise<void>;
-  /** Since when the connection takes nothing, on the monotonic clock. */
+  /** Since when the connection has not taken all of the last write, on the monotonic clock. */
   fullSinceMs: () => number | undefined;
   /** Sends a comment if nothing was sent since `ms`. */
   keepAlive: (ms: number) => void;

@@ -98,11 +98,14 @@ export const FollowConfig = Type.Object(
       minimum: 100,
       maximum: 60_000,
     }),
-    stalledMs: integer("How long an event stream's reader may take nothing before it is cut off.", {
-      default: 30_000,
-      minimum: 100,
-      maximum: 600_000,
-    }),
+    stalledMs: integer(
+      "How long an event stream's reader may take for one write (64 KiB, or a change) before it is cut off.",
+      {
+        default: 30_000,
+        minimum: 100,
+        maximum: 600_000,
+      },
+    ),
     streamsMax: integer("Event streams in one process; further ones are sent away.", {
       default: 8_000,
       minimum: 1,
