@@ -11,8 +11,8 @@ export interface LeaseKeeper {
 }
 
 /**
- * Renews the leases of a tenant's lanes, and of their claims on records, that are down to two thirds, together; commits renew most of them before. A lease
- * of three call's deadlines is thus never shorter than one and a half when a call starts.
+ * Renews the leases of a tenant's lanes, and of their claims on records, that are down to two thirds, together; commits renew
+ * most of them before. A lease of three calls' deadlines is thus never shorter than one and a half when a call starts.
  */
 export function createLeaseKeeper(
   store: Pick<ReplayStore, "renew" | "renewRecords">,
